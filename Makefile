@@ -1,0 +1,43 @@
+# make demo · make test · make check · make bench · make docs: each sets up what it needs in .venv by itself.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := . $(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml plugins/*/pyproject.toml))
+MANIFESTS := constraints.txt $(addsuffix /pyproject.toml,$(PACKAGES))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+EDITABLE := $(addprefix --editable ,$(PACKAGES))
+
+.PHONY: demo test check bench docs clean
+
+demo: $(VENV)/.product
+	$(BIN)/efface demo picturebook --concept cat --anchor fish \
+	    --prompt "a cat" --prompt "a picture of a red cat" --control "a dog" --control "a cat and a car" \
+	    --output out/demo.html
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/hooks.py
+	$(BIN)/python benchmarks/start.py
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) out site .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.product: $(MANIFESTS)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(EDITABLE)
+	touch $@
+
+$(VENV)/.test $(VENV)/.check $(VENV)/.docs: $(VENV)/.%: $(VENV)/.product
+	$(PIP) --editable '.[$*]'
+	touch $@

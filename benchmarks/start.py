@@ -1,0 +1,32 @@
+"""How long `efface plugins` takes to answer, against a Python that does nothing: median of whole processes."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+RUNS = 7
+
+
+def seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    commands = {
+        "efface plugins": [sys.executable, "-m", "efface", "plugins"],
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "python -c 'import torch'": [sys.executable, "-c", "import torch"],
+    }
+    for name, command in commands.items():
+        seconds(command)
+        times = [seconds(command) for _ in range(RUNS)]
+        print(f"{name:28} median {statistics.median(times):5.2f} s   ({min(times):.2f} .. {max(times):.2f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The base a fit was made for: enough of its weights to recognise it, in a few numbers per tensor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.errors import WrongBase
+from efface_hooks import HookPoint
+from efface_hooks.point import TEXT_ENCODERS, component, text_readers
+
+PROJECTIONS = 8
+TOLERANCE = 1e-3
+BFLOAT16_TOLERANCE = 1e-2
+FOLD = 4096
+
+
+def fingerprint(pipe: Any, points: Iterable[HookPoint]) -> dict[str, Any]:
+    """What identifies the base under an erasure that touches these points.
+
+    `structure`: sha256 over names and shapes of the tensors concerned. `weights`: for each of them eight seeded +-1
+    projections divided by its norm, in float64, adapters left out. `dtype`: the U-Net's.
+    """
+    tensors = dict(_concerned(pipe, list(points)))
+    return {
+        "pipeline": type(pipe).__name__,
+        "dtype": str(component(pipe, "unet").dtype).removeprefix("torch."),
+        "structure": _structure(tensors),
+        "weights": {name: sketch(name, tensor) for name, tensor in tensors.items()},
+    }
+
+
+def check(base: Mapping[str, Any], pipe: Any, points: Iterable[HookPoint], allow_other: bool = False) -> float:
+    """The largest difference between a fingerprint and this pipeline; WrongBase when it is another model.
+
+    Casts to float16 stay within 1e-3 and casts to bfloat16 within 1e-2. Another structure is never allowed.
+    """
+    found = fingerprint(pipe, points)
+    if found["structure"] != base.get("structure"):
+        raise WrongBase(
+            f"This erasure was made for a {base.get('pipeline')} of another structure: names or shapes of its "
+            f"{len(base.get('weights', {}))} tensors differ from those of this {found['pipeline']}"
+        )
+    difference = _difference(base["weights"], found["weights"])
+    tolerance = BFLOAT16_TOLERANCE if "bfloat16" in (base.get("dtype"), found["dtype"]) else TOLERANCE
+    if difference > tolerance and not allow_other:
+        worst = max(found["weights"], key=lambda name: _gap(base["weights"][name], found["weights"][name]))
+        raise WrongBase(
+            f"This erasure was made for other weights: they differ by {difference:.2g} (most in {worst}; allowed "
+            f"{tolerance:g}). Fit it on this model, or pass allow_other_base=True"
+        )
+    return difference
+
+
+def sketch(name: str, tensor: Tensor) -> list[float]:
+    """Eight +-1 projections of a tensor over its norm, (8,): nearly equal for a cast, of size 1 apart otherwise.
+
+    The signs are an outer product of two seeded vectors, over the tensor folded into rows of 4,096.
+    """
+    flat = tensor.detach().reshape(-1).to("cpu", torch.float64)
+    norm = flat.norm()
+    if norm == 0:
+        return [0.0] * PROJECTIONS
+    rows = nn.functional.pad(flat, (0, -len(flat) % FOLD)).view(-1, FOLD)
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]))
+    across = _signs((FOLD, PROJECTIONS), generator)
+    down = _signs((len(rows), PROJECTIONS), generator)
+    projected = ((rows @ across) * down).sum(0) / norm
+    return [round(value, 6) for value in projected.tolist()]
+
+
+def _signs(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, shape, generator=generator).double() * 2 - 1
+
+
+def _concerned(pipe: Any, points: list[HookPoint]) -> Iterator[tuple[str, Tensor]]:
+    """Named tensors that a fit at these points depends on.
+
+    A change of the text path depends on the text encoders and the projections that read the text. Whatever acts on
+    features inside the U-Net was fitted on activations, which depend on everything.
+    """
+    unet = component(pipe, "unet")
+    only_text = all(point.kind == "text" or point.component in TEXT_ENCODERS for point in points)
+    readers = {f"unet.{path}" for path in text_readers(unet)}
+    for name, tensor in sorted(_weights(pipe)):
+        if not name.startswith("unet.") or not only_text or name.removesuffix(".weight") in readers:
+            yield name, tensor
+
+
+def _weights(pipe: Any) -> Iterator[tuple[str, Tensor]]:
+    for part in (*TEXT_ENCODERS, "unet"):
+        if isinstance(getattr(pipe, part, None), nn.Module):
+            for name, weight in component(pipe, part).named_parameters():
+                if "lora_" not in name:
+                    yield f"{part}.{_public(name)}", weight
+
+
+def _public(name: str) -> str:
+    """A parameter's name without what adapters and older transformers versions put into it."""
+    return name.replace(".base_layer.", ".").removeprefix("text_model.")
+
+
+def _structure(tensors: Mapping[str, Tensor]) -> str:
+    lines = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(tensors.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _difference(one: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> float:
+    return max((_gap(one[name], other[name]) for name in other), default=0.0)
+
+
+def _gap(one: list[float], other: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))

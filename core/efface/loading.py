@@ -1,0 +1,70 @@
+"""From a name to a pipeline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efface.errors import UnknownModel, unknown
+from efface.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    registry: Registry | None = None,
+) -> Any:
+    """A diffusers pipeline: a model that a plugin brings ("picturebook"), a local folder, or a hub id.
+
+    `dtype` is float32 unless given, `device` the CPU unless given. UnknownModel lists the installed models and says
+    what was looked for; UnsupportedPipeline says what a pipeline lacks.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from efface_hooks import points
+
+    source = _source(model, registry or Registry.installed())
+    local = isinstance(source, Path)
+    try:
+        pipe = DiffusionPipeline.from_pretrained(
+            source, dtype=dtype or torch.float32, local_files_only=local, **_quiet(source)
+        )
+    except (OSError, ValueError) as error:
+        raise UnknownModel(f"Cannot load {str(model)!r}: {_first_line(error)}") from error
+    points(pipe)
+    return pipe if device is None else pipe.to(device)
+
+
+def _source(model: str | os.PathLike[str], registry: Registry) -> Path | str:
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise UnknownModel(f"{path} is a folder without model_index.json: not a diffusers pipeline")
+        return path
+    name = str(model)
+    models = registry.models()
+    if name in models or ":" in name:
+        return registry.model(name).path()
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name  # the form of a hub id
+    raise UnknownModel(unknown("model", name, models) + " Give one of these, a local folder or a hub id (owner/name)")
+
+
+def _quiet(source: Path | str) -> dict[str, Any]:
+    """Pipelines without a safety checker would otherwise warn about it on every load."""
+    index = source / "model_index.json" if isinstance(source, Path) else None
+    if index is not None and '"safety_checker"' in index.read_text():
+        return {"requires_safety_checker": False}
+    return {}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

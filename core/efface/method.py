@@ -1,0 +1,181 @@
+"""The contract between efface and a method of erasure."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from efface.concept import Request
+from efface.errors import BadSetting, EffaceError, PluginError
+from efface.settings import build, describe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from efface.model import Model
+    from efface_hooks import Patch
+
+METHOD_NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+SEEDS = range(2**64)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a method computed: `tensors` and `facts` to apply it, `report` for people; both dicts hold JSON."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit on its way back to the model, with the request it answers and the strength asked for."""
+
+    fit: Fit
+    request: Request
+    scale: float = 1.0
+
+
+class Progress(Protocol):
+    """Hears how far a fit has come."""
+
+    def __call__(self, done: int, total: int, what: str) -> None: ...
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """The progress that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The circumstances of a fit: its seed, whom to tell, and a folder for checkpoints if it may write any."""
+
+    seed: int = 0
+    progress: Progress = silent
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed not in SEEDS:
+            raise BadSetting(f"The seed must be a whole number from 0 to {SEEDS[-1]}, not {self.seed!r}")
+
+    def generator(self, device: torch.device | str = "cpu", stream: str = "") -> torch.Generator:
+        """A fresh generator that gives the same numbers in every run with this seed.
+
+        Generators of different streams are independent; two of one stream give the same numbers.
+        """
+        import torch
+
+        return torch.Generator(device).manual_seed(_mixed(self.seed, stream) if stream else self.seed)
+
+
+@dataclass(frozen=True)
+class Covers:
+    """Where a method works: families of pipeline, kinds of hook point it touches, and what goes around it."""
+
+    families: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    bypassed_by: tuple[str, ...] = ()
+
+
+class Method(Protocol):
+    """A way to erase concepts: a frozen dataclass whose fields are its settings.
+
+    A class may also declare `stacks: ClassVar[bool]` (one `apply` for all its enabled erasures with equal
+    settings), `covers: ClassVar[Covers]`, `cost_hint: ClassVar[float]` (seconds that a fit of one concept takes
+    on the embedded model with two cores) and `presets: ClassVar[Mapping[str, Mapping[str, object]]]`.
+    """
+
+    name: ClassVar[str]
+
+    def fit(self, model: Model, request: Request, run: Run) -> Fit:
+        """Compute the erasure and leave the model exactly as it was."""
+        ...
+
+    def apply(self, patch: Patch, fits: Sequence[Fitted]) -> None:
+        """Put fits on the model by the verbs of `patch`; nothing here may be slow."""
+        ...
+
+
+def stacks(method_class: type[Method]) -> bool:
+    """Whether one `apply` takes all enabled erasures of the method that have equal settings."""
+    return bool(getattr(method_class, "stacks", False))
+
+
+def covers(method_class: type[Method]) -> Covers | None:
+    """Where the method says it works; None where it does not say."""
+    found: Covers | None = getattr(method_class, "covers", None)
+    return found
+
+
+def cost_hint(method_class: type[Method]) -> float | None:
+    """Seconds that a fit is expected to take on the embedded model; None where the method does not say."""
+    found: float | None = getattr(method_class, "cost_hint", None)
+    return found
+
+
+def check_method(cls: object) -> None:
+    """Raise PluginError with the first thing that keeps a class from being a method."""
+    if not isinstance(cls, type):
+        raise PluginError(f"A method is a class, not {cls!r}; leave out the brackets after its name")
+    where = f"Method {cls.__module__}.{cls.__qualname__}"
+    if not is_dataclass(cls) or not _frozen(cls):
+        raise PluginError(f"{where} is not a frozen dataclass; decorate it with @dataclass(frozen=True)")
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not METHOD_NAME.fullmatch(name):
+        raise PluginError(f"{where} needs name: ClassVar[str], lower case such as 'my-method', not {name!r}")
+    _check_callable(cls, where, "fit", ("model", "request", "run"))
+    _check_callable(cls, where, "apply", ("patch", "fits"))
+    _check_settings(cls, where)
+    _check_declarations(cls, where)
+
+
+def _frozen(cls: type) -> bool:
+    return bool(cls.__dataclass_params__.frozen)  # type: ignore[attr-defined]
+
+
+def _check_callable(cls: type, where: str, verb: str, arguments: tuple[str, ...]) -> None:
+    wanted = f"{verb}(self, {', '.join(arguments)})"
+    function: Callable[..., object] | None = getattr(cls, verb, None)
+    if not callable(function):
+        raise PluginError(f"{where} has no {wanted}")
+    signature = inspect.signature(function)
+    try:
+        signature.bind("self", *arguments)
+    except TypeError:
+        raise PluginError(f"{where} defines {verb}{signature}; it must take {wanted}") from None
+
+
+def _check_settings(cls: type, where: str) -> None:
+    describe(cls)
+    presets = getattr(cls, "presets", {})
+    if not isinstance(presets, Mapping):
+        raise PluginError(f"{where} has presets that are no mapping of names to settings: {presets!r}")
+    for name, values in presets.items():
+        if not isinstance(values, Mapping):
+            raise PluginError(f"{where}, preset {name!r}, is no mapping of settings: {values!r}")
+        try:
+            build(cls, values)
+        except EffaceError as error:
+            raise PluginError(f"{where}, preset {name!r}: {error}") from error
+
+
+def _check_declarations(cls: type, where: str) -> None:
+    if not isinstance(getattr(cls, "stacks", False), bool):
+        raise PluginError(f"{where} has stacks = {cls.stacks!r}; it is True or False")  # type: ignore[attr-defined]
+    if not isinstance(getattr(cls, "covers", Covers()), Covers):
+        raise PluginError(f"{where} has covers = {cls.covers!r}; it is an efface.Covers")  # type: ignore[attr-defined]
+    hint = getattr(cls, "cost_hint", 0.0)
+    if isinstance(hint, bool) or not isinstance(hint, int | float) or not (math.isfinite(hint) and hint >= 0):
+        raise PluginError(f"{where} has cost_hint = {hint!r}; it is a number of seconds")
+
+
+def _mixed(seed: int, stream: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{stream}".encode()).digest()[:8])

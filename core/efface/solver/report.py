@@ -1,0 +1,60 @@
+"""What a solution achieves, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from efface.solver.columns import Columns
+from efface_hooks.delta import Dense, LowRank
+
+
+@dataclass(frozen=True)
+class Report:
+    """Numbers about one solution, all JSON."""
+
+    rank: int
+    """Independent directions among the hard columns, all of which E serves."""
+    dropped: int
+    """Hard columns, repetitions merged, that depend on the others."""
+    kappa: float
+    """Share of the demanded hard changes that no map can meet: 0 where all can be met exactly."""
+    conflicts: tuple[tuple[str, str], ...]
+    """Labels of collinear hard columns whose changes disagree."""
+    hard_residual: tuple[float, ...]
+    """`residual` of each hard column, in order, before any cast."""
+    soft_residual: tuple[float, ...]
+    """`residual` of each soft column, in order, before any cast."""
+    leverage: float
+    """Largest c^T G^-1 c of a hard column: alone and soft, with weight mu, it would miss 1 / (1 + mu leverage) of its
+    change. 0 without hard columns."""
+    condition: float
+    """Condition number of G, estimated from below."""
+    change_norm: float
+    """|E|_F."""
+
+
+def residual(delta: LowRank | Dense | Tensor, columns: Columns) -> Tensor:
+    """How much of each change the map E misses: |E c - b| / |b|, or |E c| / |c| for an invariant; (n,).
+
+    Computed in float64 from E as it is stored: after a cast it says what the cast costs.
+    Source: erasepro spec 1.2 F2 (relative residual) and F3 (relative drift) [derived].
+    """
+    missed = (applied(delta, columns.inputs) - columns.change).norm(dim=0)
+    asked = columns.change.norm(dim=0)
+    given = columns.inputs.norm(dim=0)
+    scale = torch.where(asked > 0, asked, given)
+    return torch.div(missed, torch.where(scale > 0, scale, 1))
+
+
+def applied(delta: LowRank | Dense | Tensor, inputs: Tensor) -> Tensor:
+    """E X in float64."""
+    if isinstance(delta, LowRank):
+        return _float64(delta.up) @ (_float64(delta.down) @ inputs)
+    return _float64(delta.weight if isinstance(delta, Dense) else delta) @ inputs
+
+
+def _float64(matrix: Tensor) -> Tensor:
+    return matrix.detach().to("cpu", torch.float64)
