@@ -32,7 +32,7 @@ def solve(problem: Problem, conflicts: Policy = "raise") -> Solution:
     equal columns with different changes *can* be met, by an enormous E: damp them. SingularError names lamb
     where it is too small to determine E.
 
-    Source: E = E_s + (B - E_s C) P, erasepro spec 1.1, 1.6 and pitfall 8 [derived].
+    E = E_s + (B - E_s C) P, derived from the Lagrangian of the constrained problem.
     """
     check_policy(conflicts)
     comparison = None if problem.hard is None else Comparison.of(problem.hard)
@@ -54,7 +54,7 @@ def solve(problem: Problem, conflicts: Policy = "raise") -> Solution:
 def _soft_part(problem: Problem, metric: Metric) -> LowRank | Dense:
     """E_s = [sum_j w_j b_j c_j^T] G^-1 over the soft columns that ask for a change.
 
-    Source: normal equations of realera spec 1.3 [derived]; UCE (Gandikota et al., WACV 2024) eq. 7.
+    Source: the normal equations; UCE (Gandikota et al., WACV 2024) eq. 7 is the case without `gram`.
     """
     m, d = problem.shape
     if problem.soft is None:

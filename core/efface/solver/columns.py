@@ -64,7 +64,7 @@ class Columns:
     ) -> Columns:
         """Invariants: columns whose change is zero, in `outputs` (default d) dimensions.
 
-        Source: erasepro spec 1.2 F3 [derived].
+        Derived: an invariant is a demand whose change is zero.
         """
         inputs = float64_matrix("Columns inputs", inputs)
         rows = inputs.shape[0] if outputs is None else outputs

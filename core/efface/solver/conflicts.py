@@ -14,7 +14,7 @@ from efface.solver.span import Span
 
 Policy = Literal["raise", "least-squares"]
 
-COLLINEAR = 1e-4  # 1 - |cos| below which different changes explode: erasepro spec 1.6 (5), measured there
+COLLINEAR = 1e-4  # 1 - |cos| below which different changes explode: measured on CLIP-like features
 GAIN = 10.0  # two collinear columns agree if telling them apart takes a gain of E no larger than this
 SLACK = 1e-5  # changes that differ by less than this share are equal: the residual a float32 weight is promised
 KAPPA = 1e-6  # share of the demanded changes that no map can meet, above which there is a conflict
@@ -27,7 +27,7 @@ class Comparison:
     A column c with change b demands of E the same as 2c with 2b or -c with -b, so both are divided by |c|
     first. Changes agree when they differ no more than the inputs do, up to the factor GAIN (times the gain
     |b|/|c| that is usual among the columns, where that is above the 1 of the identity): such a pair is harmless,
-    however close (erasepro spec 1.6 (5) [derived]).
+    however close (derived).
     """
 
     columns: Columns

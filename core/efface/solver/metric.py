@@ -25,7 +25,7 @@ class Metric:
         """G = lamb I + gram + keep_weight K K^T + sum_j w_j c_j c_j^T over the soft columns, factored.
 
         SingularError where a condition above 1 / (d eps) leaves no correct digit.
-        Source: erasepro spec 1.1 and pitfall 8, realera spec 1.3 (matrix M) [all derived].
+        Derived: the quadratic form of all soft terms.
         """
         gram = _gram(problem)
         if gram is None:
@@ -57,7 +57,7 @@ class Metric:
     def leverage(self, columns: Tensor) -> float:
         """The largest c^T G^-1 c of the columns c: how far they stand out from what G knows.
 
-        Source: the s of erasepro spec 1.2 F2 [derived].
+        Derived: the ridge leverage score.
         """
         return float(self.whiten(columns).square().sum(0).max())
 

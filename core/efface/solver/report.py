@@ -10,6 +10,8 @@ from torch import Tensor
 from efface.solver.columns import Columns
 from efface_hooks.delta import Dense, LowRank
 
+STILL = 1e-5  # a change below this share of |c| is what float32 features leave of none
+
 
 @dataclass(frozen=True)
 class Report:
@@ -28,8 +30,8 @@ class Report:
     soft_residual: tuple[float, ...]
     """`residual` of each soft column, in order, before any cast."""
     leverage: float
-    """Largest c^T G^-1 c of a hard column: alone and soft, with weight mu, it would miss 1 / (1 + mu leverage) of its
-    change. 0 without hard columns."""
+    """Largest c^T G^-1 c of a hard column, 0 without any: alone and soft, with weight mu, it would miss
+    1 / (1 + mu leverage) of its change."""
     condition: float
     """Condition number of G, estimated from below."""
     change_norm: float
@@ -37,15 +39,15 @@ class Report:
 
 
 def residual(delta: LowRank | Dense | Tensor, columns: Columns) -> Tensor:
-    """How much of each change the map E misses: |E c - b| / |b|, or |E c| / |c| for an invariant; (n,).
+    """How much of each change b the map E misses, (n,): |E c - b| / |b|, or / |c| for an invariant (b nearly zero).
 
     Computed in float64 from E as it is stored: after a cast it says what the cast costs.
-    Source: erasepro spec 1.2 F2 (relative residual) and F3 (relative drift) [derived].
+    Derived: relative residual of a demand, relative drift of an invariant.
     """
     missed = (applied(delta, columns.inputs) - columns.change).norm(dim=0)
     asked = columns.change.norm(dim=0)
     given = columns.inputs.norm(dim=0)
-    scale = torch.where(asked > 0, asked, given)
+    scale = torch.where(asked > STILL * given, asked, given)
     return torch.div(missed, torch.where(scale > 0, scale, 1))
 
 

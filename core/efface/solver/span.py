@@ -18,7 +18,7 @@ from efface_hooks.delta import LowRank
 class Span:
     """Z = L^-1 C = U diag(sigma) V^T for hard columns C (d, n) with changes B (m, n), small directions left out.
 
-    Z^T Z is never formed: that would square the condition number. Source: erasepro spec 1.6 (2-4) [derived].
+    Z^T Z is never formed: that would square the condition number. Derived.
     """
 
     hard: Columns
