@@ -12,7 +12,7 @@ EDITABLE := $(addprefix --editable ,$(PACKAGES))
 
 demo: $(VENV)/.product
 	$(BIN)/efface demo picturebook --concept cat --anchor fish \
-	    --prompt "a cat" --prompt "a picture of a red cat" --control "a dog" --control "a cat and a car" \
+	    --prompt "a cat" --prompt "a red cat" --scene "a cat and a car" --control "a dog" --control "a house" \
 	    --output out/demo.html
 
 test: $(VENV)/.test

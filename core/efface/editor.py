@@ -11,7 +11,8 @@ from typing import Any
 from efface import fingerprint
 from efface.erasure import Erasure
 from efface.errors import EffaceError, unknown
-from efface.fusing import Fused, fused
+from efface.fusing import Fusion, fusion
+from efface.insisting import insist
 from efface.method import Fitted, Method, stacks
 from efface.planning import Plan, planned
 from efface.registry import Registry
@@ -60,7 +61,7 @@ class Editor:
         self._allow_other_base = allow_other_base
         self._wiring = Wiring(pipe, owner=self, allow=allow)
         self._entries: tuple[Entry, ...] = ()
-        self._fused: Fused | None = None
+        self._fused: Fusion | None = None
         self._differences: dict[str, float] = {}
         self._change([self._entry(erasure, label) for erasure, label in _labelled((), erasures)])
 
@@ -109,15 +110,10 @@ class Editor:
 
     def close(self) -> None:
         """Detach everything: the pipeline is as it was before this editor, bit for bit."""
-        if self._fused is not None:
-            self.unfuse()
-        self._wiring.clear()
-        self._entries = ()
+        insist(self._strip)
 
     def reattach(self) -> None:
         """Put the same erasures on the modules that the pipeline has now, after a LoRA was loaded, say."""
-        self._refuse_fused("reattach")
-        self._wiring.clear()
         self._change(self._entries)
 
     def verify(self) -> list[EditLost]:
@@ -141,16 +137,29 @@ class Editor:
         """
         self._refuse_fused("fuse again")
         patches = self._wiring.patches
-        self._fused = fused(self.pipe, patches)
-        self._wiring.clear()
+        change = fusion(self.pipe, patches)
+        try:
+            self._wiring.hold()  # still the U-Net's one editor
+            change.write()
+            self._fused = change
+        except BaseException:
+            change.undo()
+            self._wiring.set(patches)
+            raise
 
     def unfuse(self) -> None:
         """Put the kept base weights back, bit for bit, and the hooks on again."""
         if self._fused is None:
             raise EffaceError("This editor is not fused")
-        self._fused.undo()
-        self._fused = None
-        self._change(self._entries)
+        change, patches = self._fused, self._patches(self._entries)
+        try:
+            change.undo()
+            self._wiring.set(patches)
+            self._fused = None
+        except BaseException:
+            self._wiring.hold()
+            change.write()
+            raise
 
     def __enter__(self) -> Editor:
         return self
@@ -188,12 +197,26 @@ class Editor:
     def _change(self, entries: Sequence[Entry]) -> None:
         """The one way by which anything gets on or off: all patches anew, in order."""
         self._refuse_fused("change the list")
-        self._wiring.set([self._patch(group) for group in self._groups(entries)])
-        self._entries = tuple(entries)
+        patches, former = self._patches(entries), self._entries
+        try:
+            self._entries = tuple(entries)
+            self._wiring.set(patches)
+        except BaseException:
+            self._entries = former
+            raise
+
+    def _strip(self) -> None:
+        if self._fused is not None:
+            self._fused.undo()
+        self._wiring.clear()
+        self._fused, self._entries = None, ()
 
     def _refuse_fused(self, what: str) -> None:
         if self._fused is not None:
             raise EffaceError(f"Cannot {what} while fused; call unfuse() first")
+
+    def _patches(self, entries: Sequence[Entry]) -> list[Patch]:
+        return [self._patch(group) for group in self._groups(entries)]
 
     def _groups(self, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
         """Entries that act; those of a stacking method with equal settings together, at the first one's place."""
@@ -214,7 +237,7 @@ class Editor:
 
     def _method(self, entry: Entry) -> Method:
         header = entry.erasure.header
-        known = any(plugin.distribution == header.distribution for plugin in self._registry.plugins())
+        known = header.distribution in {plugin.distribution for plugin in self._registry.plugins()} - {""}
         name = f"{header.distribution}:{header.method}" if known else header.method
         return build(self._registry.method(name), header.settings)
 

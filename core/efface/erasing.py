@@ -9,9 +9,9 @@ from typing import Any
 
 from efface.concept import Concept, Kind, Request
 from efface.erasure import Erasure
-from efface.errors import BadConcept
+from efface.errors import BadConcept, BadSetting, PluginError
 from efface.fingerprint import fingerprint
-from efface.method import Fitted, Method, Progress, Run, silent
+from efface.method import Fit, Fitted, Method, Progress, Run, check_method, silent
 from efface.model import Model
 from efface.registry import Registry
 from efface.settings import build
@@ -45,13 +45,15 @@ def erase(
     BadConcept or BadSetting before anything is computed.
     """
     registry = registry or Registry.installed()
-    chosen = _chosen(method, preset, settings, registry)
+    chosen, run = _chosen(method, preset, settings, registry), Run(seed, progress, folder)
     model = Model(pipe, registry)
-    request, chosen_by_us = _anchored(_request(concept, anchor, synonyms, kind, keep, templates), model.neutral)
+    request, chosen_by_us = _anchored(_request(concept, anchor, synonyms, kind, keep, templates), model)
     with untouched(pipe):
         for each in request.concepts:
             model.encode_phrases([*each.phrases, each.anchor or ""], request.templates)
-        fit = chosen.fit(model, request, Run(seed, progress, folder))
+        fit = chosen.fit(model, request, run)
+        if not isinstance(fit, Fit):
+            raise PluginError(f"Method {chosen.name!r} must return an efface.Fit from fit, not {fit!r}")
         if chosen_by_us:
             fit = replace(fit, report=fit.report | {"neutral anchor": list(chosen_by_us)})
         patch = Patch(pipe, registry.points(pipe))
@@ -65,6 +67,9 @@ def _chosen(
     method: str | Method, preset: str | None, settings: Mapping[str, object] | None, registry: Registry
 ) -> Method:
     if not isinstance(method, str):
+        check_method(type(method))
+        if preset is not None or settings is not None:
+            raise BadSetting(f"{method!r} has its settings already; give the method by name, or leave them out")
         return method
     cls = registry.method(method)
     base = preset_of(cls, preset) if preset else {}
@@ -83,12 +88,15 @@ def _request(
     texts = [one for one in given if isinstance(one, str)]
     if synonyms and len(texts) != 1:
         raise BadConcept(f"synonyms belong to one concept; for {len(given)} give each as a Concept")
+    if not texts and (anchor is not None or kind != "object"):
+        raise BadConcept("anchor and kind are for concepts given as text; a Concept has its own")
     concepts = [Concept(one, anchor, tuple(synonyms), kind) if isinstance(one, str) else one for one in given]
     return Request(tuple(concepts), tuple(keep), tuple(templates))
 
 
-def _anchored(request: Request, neutral: str) -> tuple[Request, tuple[str, ...]]:
+def _anchored(request: Request, model: Model) -> tuple[Request, tuple[str, ...]]:
     """The request with the neutral prompt for every missing anchor, and the concepts that lacked one."""
     lacking = tuple(concept.text for concept in request.concepts if concept.anchor is None)
+    neutral = model.neutral if lacking else ""
     full = [replace(one, anchor=neutral) if one.anchor is None else one for one in request.concepts]
     return replace(request, concepts=tuple(full)), lacking

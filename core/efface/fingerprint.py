@@ -17,6 +17,7 @@ PROJECTIONS = 8
 TOLERANCE = 1e-3
 BFLOAT16_TOLERANCE = 1e-2
 FOLD = 4096
+CHUNK = 128
 
 
 def fingerprint(pipe: Any, points: Iterable[HookPoint]) -> dict[str, Any]:
@@ -59,18 +60,19 @@ def check(base: Mapping[str, Any], pipe: Any, points: Iterable[HookPoint], allow
 def sketch(name: str, tensor: Tensor) -> list[float]:
     """Eight +-1 projections of a tensor over its norm, (8,): nearly equal for a cast, of size 1 apart otherwise.
 
-    The signs are an outer product of two seeded vectors, over the tensor folded into rows of 4,096.
+    The signs are an outer product of two seeded vectors, over the tensor folded into rows of at most 4,096.
     """
-    flat = tensor.detach().reshape(-1).to("cpu", torch.float64)
-    norm = flat.norm()
-    if norm == 0:
-        return [0.0] * PROJECTIONS
-    rows = nn.functional.pad(flat, (0, -len(flat) % FOLD)).view(-1, FOLD)
+    flat = tensor.detach().reshape(-1)
+    fold = max(1, min(FOLD, len(flat)))
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]))
-    across = _signs((FOLD, PROJECTIONS), generator)
-    down = _signs((len(rows), PROJECTIONS), generator)
-    projected = ((rows @ across) * down).sum(0) / norm
-    return [round(value, 6) for value in projected.tolist()]
+    across = _signs((fold, PROJECTIONS), generator)
+    total, square = torch.zeros(PROJECTIONS, dtype=torch.float64), 0.0
+    for piece in torch.split(flat, CHUNK * FOLD):  # pieces that stay in the cache in float64
+        exact = piece.to("cpu", torch.float64)
+        rows = nn.functional.pad(exact, (0, -len(exact) % fold)).view(-1, fold)
+        total += ((rows @ across) * _signs((len(rows), PROJECTIONS), generator)).sum(0)
+        square += float(exact @ exact)
+    return [round(value, 6) for value in (total / square**0.5).tolist()] if square else [0.0] * PROJECTIONS
 
 
 def _signs(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

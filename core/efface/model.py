@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from efface.errors import BadConcept
+from efface.errors import BadConcept, EffaceError
 from efface.registry import Registry
 from efface_hooks import Call, HookPoint, Patch, Wiring, points
+from efface_hooks.guard import PROMPT_EMBEDS
 from efface_hooks.point import component, find
 
 Listener = Callable[[HookPoint, Tensor, Call], None]
@@ -67,7 +71,13 @@ class Model:
     def neutral(self) -> str:
         """The neutral prompt of a model that a plugin brought; "" for any other."""
         where = str(getattr(self.pipe, "name_or_path", "") or self.pipe.config.get("_name_or_path") or "")
-        named = (model for model in self.registry.models().values() if where == str(model.path()))
+        if not os.path.isdir(where):
+            return ""
+        named = (
+            model
+            for model in self.registry.models().values()
+            if os.path.realpath(model.path()) == os.path.realpath(where)
+        )
         return next((model.neutral for model in named), "")
 
     def points(self, *kinds: str) -> list[HookPoint]:
@@ -77,6 +87,8 @@ class Model:
     def weight(self, point: str | HookPoint) -> Tensor:
         """The base weight (m, d) at a point, without any adapter's share; not a copy."""
         place = find(self.pipe, point, self.registry.points(self.pipe)) if isinstance(point, str) else point
+        if not place.path:
+            raise EffaceError(f"{place.name} (kind {place.kind}) is no layer: it has no weight")
         module: Any = component(self.pipe, place.component).get_submodule(place.path)
         weight: Tensor = getattr(module, "base_layer", module).weight.detach()
         return weight
@@ -90,18 +102,20 @@ class Model:
     def encode_phrases(self, phrases: Sequence[str], templates: Sequence[str], batch_size: int = 64) -> Encoded:
         """Every phrase in every template, phrase by phrase, with the phrase's token range in each.
 
-        BadConcept for a phrase that tokenizes to nothing although it is not empty, and for one that is cut off at the
-        tokenizer's length.
+        BadConcept for a phrase that tokenizes to nothing although it is not empty, for one with a character that the
+        tokenizer does not know and ends the text at, and for one that is cut off at the tokenizer's length.
         """
         encoded = self._encode([(phrase, template) for phrase in phrases for template in templates], batch_size)
         for position, phrase in enumerate(phrase for phrase in phrases for _ in templates):
             found = int(encoded.stop[position] - encoded.start[position])
             if phrase.strip() and found == 0:
                 raise BadConcept(f"{phrase!r} tokenizes to nothing: the model has no words for it")
-            if int(encoded.stop[position]) > int(encoded.end[position]):
-                raise BadConcept(
-                    f"{encoded.prompts[position]!r} is longer than the {encoded.ids.shape[1]} tokens of this model"
+            end, length = int(encoded.end[position]), encoded.ids.shape[1]
+            if int(encoded.stop[position]) > end:
+                why = (
+                    f"is longer than the {length} tokens" if end == length - 1 else "has characters that are no tokens"
                 )
+                raise BadConcept(f"{encoded.prompts[position]!r} {why} of this model")
         return encoded
 
     def noise(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
@@ -126,11 +140,13 @@ class Model:
     ) -> Tensor:
         """Latents (n, C, h, w) of prompt i from noise i, denoised by a copy of the pipeline's scheduler.
 
-        Stops before the first timestep below `until`, so the result carries the noise of that timestep.
+        Stops before the first timestep below `until`, so the result carries the noise of that timestep. Noise that the
+        scheduler adds on the way follows from the start noise alone.
         """
         scheduler = type(self.pipe.scheduler).from_config(self.pipe.scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
-        empty = self.encode([negative] * len(encoded.prompts))
+        empty = self._negative(negative, len(encoded.prompts))
+        options = _step_options(scheduler, noise)
         latents: Tensor = noise * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             if timestep < until:
@@ -140,7 +156,7 @@ class Model:
             if guidance != 1.0:
                 without = self.predict(given, timestep, empty)
                 prediction = without + guidance * (prediction - without)
-            latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            latents = scheduler.step(prediction, timestep, latents, return_dict=False, **options)[0]
         return latents
 
     def predict(self, latents: Tensor, timestep: Tensor | int | float, encoded: Encoded) -> Tensor:
@@ -164,12 +180,19 @@ class Model:
         for place in places:
             point = find(self.pipe, place, self.registry.points(self.pipe)) if isinstance(place, str) else place
             patch.output(point, _listening(point, listener))
-        wiring = Wiring(self.pipe)
+        wiring = Wiring(self.pipe, allow=(PROMPT_EMBEDS,))  # nothing is edited, so no embedding is out of date
         wiring.set([patch])
         try:
             yield
         finally:
             wiring.clear()
+
+    def _negative(self, prompt: str, count: int) -> Encoded:
+        """The prompt to steer away from; where it is empty, the zeros that some pipelines (SDXL's) put there."""
+        empty = self.encode([prompt] * count)
+        if prompt or empty.pooled is None or not self.pipe.config.get("force_zeros_for_empty_prompt"):
+            return empty
+        return replace(empty, hidden=torch.zeros_like(empty.hidden), pooled=torch.zeros_like(empty.pooled))
 
     def _encode(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> Encoded:
         prompts = [template.replace("{}", phrase) for phrase, template in pairs]
@@ -214,6 +237,15 @@ class Model:
         high, wide = (size * self.pipe.vae_scale_factor for size in latents.shape[-2:])
         sizes = torch.tensor([high, wide, 0, 0, high, wide], dtype=self.dtype, device=self.device)
         return {"text_embeds": encoded.pooled, "time_ids": sizes.expand(len(latents), -1)}
+
+
+def _step_options(scheduler: Any, noise: Tensor) -> dict[str, Any]:
+    """For a scheduler that draws noise, a generator for every row, seeded by the row itself."""
+    if "generator" not in inspect.signature(scheduler.step).parameters:
+        return {}
+    rows = noise.detach().cpu().double()
+    digests = [hashlib.sha256(row.numpy().tobytes()).digest() for row in rows]
+    return {"generator": [torch.Generator().manual_seed(int.from_bytes(digest[:8])) for digest in digests]}
 
 
 def _listening(point: HookPoint, listener: Listener) -> Callable[[Tensor, Call], Tensor]:

@@ -85,14 +85,14 @@ class Registry:
         self._broken: dict[tuple[_Source, str], BrokenPlugin] = {}
 
     @classmethod
-    def installed(cls) -> Registry:
-        """The plugins installed here, less those that the environment leaves out.
+    def installed(cls, environment: Mapping[str, str] | None = None) -> Registry:
+        """The plugins installed here, less those that the environment (this process's, by default) leaves out.
 
         EFFACE_LOAD_PLUGINS names the only ones to load (none if it is empty), EFFACE_DISABLE_PLUGINS the ones
         not to load; both are comma lists of plugin or distribution names.
         """
         registry = cls()
-        registry._sources = tuple(_installed(os.environ))
+        registry._sources = tuple(_installed(os.environ if environment is None else environment))
         return registry
 
     def plugins(self) -> list[PluginInfo]:
@@ -211,22 +211,29 @@ def _given(plugin: object) -> _Source:
     return _Source(PluginInfo(name, "", "", "", name), lambda: plugin)
 
 
-def _installed(environment: Mapping[str, str]) -> list[_Source]:
+def advertised(group: str) -> list[PluginInfo]:
+    """What installed distributions offer under a group of entry points, from metadata alone."""
+    return [source.info for source in _installed(os.environ, group)]
+
+
+def _installed(environment: Mapping[str, str], group: str = GROUP) -> list[_Source]:
     found: dict[tuple[str, str], _Source] = {}
     for distribution in importlib.metadata.distributions():
-        for entry in _entry_points(distribution):
+        for entry in _entry_points(distribution, group):
             source = _Source(_info(entry, distribution, environment), entry.load)
             # the first on sys.path is the one that an import finds
             found.setdefault((source.info.distribution, source.info.name), source)
     return sorted(found.values(), key=lambda source: (source.info.name, source.info.distribution))
 
 
-def _entry_points(distribution: importlib.metadata.Distribution) -> Iterator[importlib.metadata.EntryPoint]:
+def _entry_points(
+    distribution: importlib.metadata.Distribution, group: str
+) -> Iterator[importlib.metadata.EntryPoint]:
     try:
         entries = distribution.entry_points
     except Exception:  # somebody's damaged metadata must not hide every plugin
         return
-    yield from (entry for entry in entries if entry.group == GROUP)
+    yield from (entry for entry in entries if entry.group == group)
 
 
 def _info(

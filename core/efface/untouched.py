@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from efface.errors import EffaceError
+from efface.insisting import insist
 from efface_hooks import Wiring
 
 
@@ -19,16 +21,20 @@ def untouched(pipe: Any) -> Iterator[None]:
     modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     modes = [(module, module.training) for part in modules for module in part.modules()]
     weights = [(weight, weight.requires_grad, weight.grad) for part in modules for weight in part.parameters()]
-    devices = [device for device in {weight.device for weight, *_ in weights} if device.type == "cuda"]
+    devices = {weight.device for weight, *_ in weights if weight.device.type not in ("cpu", "meta")}
+
+    def restore() -> None:
+        for module, mode in modes:
+            module.training = mode
+        for weight, wanted, gradient in weights:
+            weight.requires_grad_(wanted)
+            weight.grad = gradient
+
     with torch.random.fork_rng(devices=devices), _unedited(pipe):
         try:
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
-            for weight, wanted, gradient in weights:
-                weight.requires_grad_(wanted)
-                weight.grad = gradient
+            insist(restore)
 
 
 @contextlib.contextmanager
@@ -38,8 +44,10 @@ def _unedited(pipe: Any) -> Iterator[None]:
         yield
         return
     patches = wiring.patches
-    wiring.clear()
+    if not patches:
+        raise EffaceError("The erasures of this pipeline's Editor are fused into its weights; call unfuse() first")
     try:
+        wiring.clear()
         yield
     finally:
-        wiring.set(patches)
+        insist(lambda: wiring.set(patches))

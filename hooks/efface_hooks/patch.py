@@ -59,36 +59,37 @@ class Patch:
 
     def map(self, point: str | HookPoint, delta: Delta) -> None:
         """The layer sees x + E x in place of x, E (d, d): at a projection, or once for all readers at `unet.text`."""
-        place = self._point(point)
+        place = self._place(point, "map")
         self._check_delta(place, delta, place.in_features)
         self._record(place, "map", delta)
 
     def add(self, point: str | HookPoint, delta: Delta) -> None:
         """The layer's output gains Delta x, Delta (m, d); for a convolution d = channels x kernel height x width."""
-        place = self._point(point)
+        place = self._place(point, "add")
         self._check_delta(place, delta, place.out_features)
         self._record(place, "add", delta)
 
     def input(self, point: str | HookPoint, edit: TensorEdit) -> None:
         """The layer sees edit(x, call), after the maps at this point."""
-        self._record(self._point(point), "input", edit)
+        self._record(self._place(point, "input"), "input", edit)
 
     def output(self, point: str | HookPoint, edit: TensorEdit) -> None:
         """What follows sees edit(y, call) of the layer's output, skip, mid tensor or text, same shape and dtype."""
-        self._record(self._point(point), "output", edit)
+        self._record(self._place(point, "output"), "output", edit)
 
     def step(self, callback: StepCallback) -> None:
         """callback(call) once per denoising call of the U-Net, before anything else runs."""
-        self._record(self._point("unet.step"), "step", callback)
+        self._record(self._place("unet.step", "step"), "step", callback)
 
-    def _point(self, point: str | HookPoint) -> HookPoint:
+    def _place(self, point: str | HookPoint, verb: Verb) -> HookPoint:
         name = point if isinstance(point, str) else point.name
-        return self._points[name] if name in self._points else weight_point(self._pipe, name, self._points)
+        place = self._points[name] if name in self._points else weight_point(self._pipe, name, self._points)
+        takes = TAKES.get(place.kind, PROJECTION_TAKES)
+        if verb not in takes:
+            raise BadEdit(f"{name} (kind {place.kind}) takes {', '.join(takes)}, not {verb}")
+        return place
 
     def _record(self, point: HookPoint, verb: Verb, what: Any) -> None:
-        takes = TAKES.get(point.kind, PROJECTION_TAKES)
-        if verb not in takes:
-            raise BadEdit(f"{point.name} (kind {point.kind}) takes {', '.join(takes)}, not {verb}")
         if verb not in ("map", "add") and not callable(what):
             raise BadEdit(f"{verb} at {point.name} takes a callable, not {type(what).__name__}")
         self.edits.append(Edit(point, verb, what, self.scale))

@@ -184,6 +184,8 @@ def layer_change(module: nn.Module) -> Callable[[Tensor, Factors], Tensor]:
     """How a change of this layer's weight acts on its input; BadEdit for a layer that is not linear."""
     layer = getattr(module, "base_layer", module)
     if isinstance(layer, nn.Conv2d):
+        if layer.groups != 1 or layer.padding_mode != "zeros":
+            raise BadEdit("add works on convolutions with one group and zero padding")
         return lambda x, change: _convolved(layer, x, change)
     if isinstance(layer, nn.Linear) or hasattr(layer, "in_features"):
         return lambda x, change: change.times(x)
@@ -191,8 +193,6 @@ def layer_change(module: nn.Module) -> Callable[[Tensor, Factors], Tensor]:
 
 
 def _convolved(layer: nn.Conv2d, x: Tensor, change: Factors) -> Tensor:
-    if layer.groups != 1 or layer.padding_mode != "zeros":
-        raise BadEdit("add works on convolutions with one group and zero padding")
     first, *rest = change.at(x)
     kernel = first.view(first.shape[0], layer.in_channels, *layer.kernel_size)
     y = F.conv2d(x, kernel, None, layer.stride, layer.padding, layer.dilation)

@@ -54,19 +54,15 @@ class Wiring:
         other = Wiring.of(pipe)
         if other is not None and other is not self:
             raise AlreadyEdited("This U-Net already has an Editor: use Editor.of(pipe), or close that one first")
-        plan, former = planned(pipe, patches), (self.plan, self.patches)
-        try:
-            self._replace(plan, tuple(patches))
-        except BaseException:
-            self._replace(*former)
-            raise
-        self._outdate_embeddings(former[0])
+        self._change(planned(pipe, patches), tuple(patches))
+
+    def hold(self) -> None:
+        """Take every edit off and leave only the guard on: the U-Net stays marked as this owner's."""
+        self._change(Plan(), (), held=True)
 
     def clear(self) -> None:
         """Take every hook off."""
-        former = self.plan
-        self._replace(Plan(), ())
-        self._outdate_embeddings(former)
+        self._change(Plan(), ())
 
     def verify(self) -> list[EditLost]:
         """What would keep edits from acting, as the errors that the next generation raises; empty when all is well."""
@@ -96,11 +92,21 @@ class Wiring:
             raise BadEdit("The pipeline of these edits is gone; make a new Editor on one that uses the U-Net")
         return pipe
 
-    def _replace(self, plan: Plan, patches: tuple[Patch, ...]) -> None:
+    def _change(self, plan: Plan, patches: tuple[Patch, ...], held: bool = False) -> None:
+        """All of the change or, when anything interrupts it, what was there before."""
+        former = self.plan, self.patches, bool(self._hooks)
+        try:
+            self._replace(plan, patches, held)
+            self._outdate_embeddings(former[0])
+        except BaseException:
+            self._replace(*former)
+            raise
+
+    def _replace(self, plan: Plan, patches: tuple[Patch, ...], held: bool) -> None:
         self._take_off()
         try:
             self.plan, self.patches = plan, patches
-            if patches:
+            if patches or held:
                 self._install()
         except BaseException:
             self._take_off()

@@ -1,0 +1,6 @@
+"""`python -m efface`."""
+
+from efface.cli import main
+
+if __name__ == "__main__":
+    main()

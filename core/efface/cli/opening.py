@@ -1,0 +1,80 @@
+"""What most commands begin with: a model, and the erasures that go on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from efface.cli.console import Console
+from efface.cli.devices import checked_device
+from efface.errors import EffaceError
+
+if TYPE_CHECKING:
+    from efface.editor import Editor
+    from efface.erasure import Erasure
+    from efface.registry import Registry
+
+
+def open_model(console: Console, model: str, registry: Registry, *, device: str = "cpu", dtype: str = "float32") -> Any:
+    """The pipeline, loaded quietly where no progress is shown."""
+    import torch
+
+    from efface.loading import load
+
+    where = checked_device(device)
+    with _bars(console.shows_progress):
+        return load(model, dtype=getattr(torch, dtype), device=where, registry=registry)
+
+
+def read_erasures(files: Sequence[str]) -> list[Erasure]:
+    from efface.erasure import Erasure
+
+    return [Erasure.load(file) for file in files]
+
+
+def strengths(scales: Sequence[float], erasures: int) -> list[float]:
+    """A scale for each erasure from the values of `--scale`."""
+    if len(scales) > 1 and len(scales) != erasures:
+        raise click.UsageError(f"{len(scales)} times --scale for {erasures} erasures: give it once, or once for each")
+    return list(scales) if len(scales) == erasures else [*scales, 1.0][:1] * erasures
+
+
+@contextmanager
+def erasures_on(
+    pipe: Any,
+    files: Sequence[str],
+    erasures: Sequence[Erasure],
+    scales: Sequence[float],
+    *,
+    registry: Registry,
+    allow_other_base: bool,
+) -> Iterator[Editor]:
+    """An editor with these erasures, in order, while the context is open; errors name the file."""
+    from efface.editor import Editor
+
+    with Editor(pipe, allow_other_base=allow_other_base, registry=registry) as editor:
+        for file, erasure, scale in zip(files, erasures, scales, strict=True):
+            try:
+                editor.attach(erasure, scale=scale)
+            except EffaceError as error:
+                raise EffaceError(f"{file}: {error}") from error
+        yield editor
+
+
+@contextmanager
+def _bars(shown: bool) -> Iterator[None]:
+    """The bars that diffusers and transformers draw while they load."""
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
+
+    switched = [library for library in (diffusers, transformers) if not shown and library.is_progress_bar_enabled()]
+    for library in switched:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in switched:
+            library.enable_progress_bar()

@@ -1,0 +1,89 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from efface.cli.console import Console
+from efface.method import SEEDS
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+pass_console = click.make_pass_decorator(Console, ensure=True)
+
+
+def example(*lines: str) -> str:
+    """The end of a help text: command lines to try, as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command with examples at the end of its help."""
+    return click.command(context_settings=CONTEXT, epilog=example(*examples))
+
+
+class Finite(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
+    """A finite number of at least zero."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number >= 0):
+            self.fail(f"{value!r} is not a number of 0 or more", param, ctx)
+        return number
+
+
+class Seed(click.ParamType):  # type: ignore[type-arg]
+    """What a random generator takes as its seed."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            seed = int(value)
+        except ValueError:
+            seed = -1
+        if seed not in SEEDS:
+            self.fail(f"{value!r} is not a whole number from 0 to {SEEDS[-1]}", param, ctx)
+        return seed
+
+
+def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Console).json |= value
+
+
+def _set_quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Console).quiet |= value
+
+
+model_argument = click.argument("model")
+json_option = click.option("--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON.")
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Show no progress."
+)
+device_option = click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the model.",
+)
+other_base_option = click.option(
+    "--allow-other-base", is_flag=True, help="Let an erasure pass that was made for other weights."
+)
+scale_option = click.option(
+    "--scale",
+    "scales",
+    type=Finite(),
+    multiple=True,
+    help="Strength of the erasures, 1 as fitted: once for all of them, or once for each.",
+)

@@ -1,0 +1,24 @@
+"""Which seeds a command draws with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from efface.cli.options import Seed
+
+seed_option = click.option("--seed", "seeds", type=Seed(), multiple=True, help="Seed of a picture; may be repeated.")
+seeds_option = click.option(
+    "--seeds", "count", type=click.IntRange(1), help="This many seeds, counted up from --seed.  [4 from 0]"
+)
+
+
+def chosen(seeds: Sequence[int], count: int | None, usual: int = 4) -> tuple[int, ...]:
+    """The seeds that `--seed` and `--seeds` ask for; without either the first `usual` ones."""
+    if seeds and count is None:
+        return tuple(dict.fromkeys(seeds))
+    if len(seeds) > 1:
+        raise click.UsageError("Give --seed several times, or --seeds with a number, not both")
+    first = seeds[0] if seeds else 0
+    return tuple(range(first, first + (count or usual)))

@@ -1,0 +1,125 @@
+"""A comparison as one picture: a row per prompt, a column per seed, each picture above what became of it."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from efface.editor import Entry
+from efface.report.comparison import Comparison
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+SMALLEST, LARGEST = 128, 256
+EDGE, GAP, SEAM = 24, 16, 2
+LABEL, WRAP = 176, 22
+HEAD, CAPTION, LINE = 76, 22, 18
+SIZE, SMALL = 14, 12
+PAPER, INK, QUIET = "#ffffff", "#22211e", "#6d6a63"
+
+
+def png(comparison: Comparison) -> bytes:
+    """The grid as a PNG file; pictures below 128 pixels are enlarged by a whole factor, above 256 reduced."""
+    buffer = io.BytesIO()
+    _Grid(comparison).drawn().save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class _Grid:
+    comparison: Comparison
+
+    @cached_property
+    def cell(self) -> tuple[int, int]:
+        """Width and height of a picture in the grid."""
+        width, height = self.comparison.base[0].size
+        longest = max(width, height)
+        if longest < SMALLEST:
+            factor = -(-SMALLEST // longest)
+            return width * factor, height * factor
+        shrink = min(1.0, LARGEST / longest)
+        return round(width * shrink), round(height * shrink)
+
+    @property
+    def row(self) -> int:
+        return 2 * self.cell[1] + SEAM + CAPTION + GAP
+
+    @property
+    def size(self) -> tuple[int, int]:
+        sampling = self.comparison.sampling
+        columns, rows = len(sampling.seeds), len(sampling.prompts)
+        wide = LABEL + columns * (self.cell[0] + GAP) - GAP
+        return 2 * EDGE + max(wide, *map(_length, self.heads)), 2 * EDGE + HEAD + rows * self.row - GAP
+
+    @property
+    def heads(self) -> list[str]:
+        changes = [_change(entry) for entry in self.comparison.entries]
+        return [f"above: {self.comparison.model}", f"below: with {' and '.join(changes) or 'nothing attached'}"]
+
+    def drawn(self) -> Image:
+        from PIL import Image, ImageDraw
+
+        sheet = Image.new("RGB", self.size, PAPER)
+        pen = ImageDraw.Draw(sheet)
+        self._draw_head(pen)
+        for row in range(len(self.comparison.sampling.prompts)):
+            self._draw_prompt(pen, row)
+            for column in range(len(self.comparison.sampling.seeds)):
+                self._draw_pair(sheet, pen, row, column)
+        return sheet
+
+    def _draw_head(self, pen: ImageDraw) -> None:
+        for number, line in enumerate(self.heads):
+            _write(pen, (EDGE, EDGE + number * LINE), line)
+        for column, seed in enumerate(self.comparison.sampling.seeds):
+            _write(pen, (self._left(column), EDGE + HEAD - LINE - 4), f"seed {seed}", QUIET, SMALL)
+
+    def _draw_prompt(self, pen: ImageDraw, row: int) -> None:
+        lines = textwrap.wrap(self.comparison.sampling.prompts[row].text, WRAP)
+        most = max(1, self.row // LINE - 1)
+        for number, line in enumerate(lines[:most]):
+            _write(pen, (EDGE, self._top(row) + number * LINE), line)
+
+    def _draw_pair(self, sheet: Image, pen: ImageDraw, row: int, column: int) -> None:
+        position = row * len(self.comparison.sampling.seeds) + column
+        left, top = self._left(column), self._top(row)
+        sheet.paste(self._fitted(self.comparison.base[position]), (left, top))
+        sheet.paste(self._fitted(self.comparison.edited[position]), (left, top + self.cell[1] + SEAM))
+        below = (left, top + 2 * self.cell[1] + SEAM + 3)
+        _write(pen, below, f"change {self.comparison.changes[position]:.3f}", QUIET, SMALL)
+
+    def _fitted(self, image: Image) -> Image:
+        from PIL.Image import Resampling
+
+        larger = self.cell[0] > image.width
+        return image.convert("RGB").resize(self.cell, Resampling.NEAREST if larger else Resampling.LANCZOS)
+
+    def _left(self, column: int) -> int:
+        return EDGE + LABEL + column * (self.cell[0] + GAP)
+
+    def _top(self, row: int) -> int:
+        return EDGE + HEAD + row * self.row
+
+
+def _change(entry: Entry) -> str:
+    """`cat becoming dog (uce)`, with the scale where it is not 1."""
+    concepts = entry.erasure.concepts
+    became = ", ".join(f"{concept.text} becoming {concept.anchor or 'nothing'}" for concept in concepts)
+    return f"{became} ({entry.erasure.method}{'' if entry.scale == 1 else f' at {entry.scale:g}'})"
+
+
+def _length(text: str) -> int:
+    from PIL import ImageFont
+
+    return round(ImageFont.load_default(SIZE).getlength(text))
+
+
+def _write(pen: ImageDraw, place: tuple[int, int], text: str, colour: str = INK, size: int = SIZE) -> None:
+    from PIL import ImageFont
+
+    pen.text(place, text, fill=colour, font=ImageFont.load_default(size))

@@ -1,0 +1,68 @@
+"""How the pictures of one report are made: the same way before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from efface.errors import EffaceError
+from efface.method import Progress, silent
+from efface.report.prompt import Prompt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Prompts, seeds and settings of the sampler; pictures come prompt by prompt, and seed by seed in each."""
+
+    prompts: tuple[Prompt, ...]
+    seeds: tuple[int, ...]
+    steps: int = 20
+    guidance: float = 7.5
+    batch_size: int = 8
+
+    def check(self, pipe: Any) -> None:
+        """EffaceError for more steps than the pipeline's scheduler has timesteps."""
+        most = pipe.scheduler.config.get("num_train_timesteps")
+        if most is not None and self.steps > most:
+            raise EffaceError(f"This model has {most} timesteps: {self.steps} steps are more than that")
+
+    def pictures(self, pipe: Any, progress: Progress = silent) -> tuple[Image, ...]:
+        """Every prompt with every seed, on the pipeline as it is now."""
+        return self._generated(pipe, [prompt.text for prompt in self.prompts], self.seeds, progress)
+
+    def probe(self, pipe: Any) -> Image:
+        """The first prompt with the first seed, alone: a picture that is quick to make again."""
+        (image,) = self._generated(pipe, [self.prompts[0].text], self.seeds[:1], silent)
+        return image
+
+    def by_prompt(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """One value per picture as one row per prompt."""
+        width = len(self.seeds)
+        return [tuple(values[first : first + width]) for first in range(0, len(values), width)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prompts": [prompt.to_json() for prompt in self.prompts],
+            "seeds": list(self.seeds),
+            "steps": self.steps,
+            "guidance": self.guidance,
+        }
+
+    def _generated(self, pipe: Any, prompts: Sequence[str], seeds: Sequence[int], show: Progress) -> tuple[Image, ...]:
+        from efface.generating import generate
+
+        return tuple(
+            generate(
+                pipe,
+                list(prompts),
+                list(seeds),
+                steps=self.steps,
+                guidance=self.guidance,
+                batch_size=self.batch_size,
+                progress=show,
+            )
+        )
