@@ -12,6 +12,7 @@ EDITABLE := $(addprefix --editable ,$(PACKAGES))
 
 demo: $(VENV)/.product
 	$(BIN)/efface demo picturebook --concept cat --anchor fish \
+	    --keep "a bird" --keep "a car" --keep "a boat" --keep "a mushroom" --keep "a skull" \
 	    --prompt "a cat" --prompt "a red cat" --scene "a cat and a car" --control "a dog" --control "a house" \
 	    --output out/demo.html
 

@@ -60,9 +60,10 @@ class Editor:
         self._registry = registry or Registry.installed()
         self._allow_other_base = allow_other_base
         self._wiring = Wiring(pipe, owner=self, allow=allow)
+        self._wiring.require_free()
         self._entries: tuple[Entry, ...] = ()
         self._fused: Fusion | None = None
-        self._differences: dict[str, float] = {}
+        self._likenesses: dict[str, fingerprint.Likeness] = {}
         self._change([self._entry(erasure, label) for erasure, label in _labelled((), erasures)])
 
     @staticmethod
@@ -78,6 +79,7 @@ class Editor:
 
     def attach(self, erasure: Erasure, *, scale: float = 1.0, enabled: bool = True, label: str = "") -> str:
         """Put an erasure on top of the stack and return its label."""
+        self._refuse_fused("change the list")
         ((_, own),) = _labelled([entry.label for entry in self._entries], [erasure], label)
         entry = replace(self._entry(erasure, own), scale=checked_scale(scale), enabled=enabled)
         self._change([*self._entries, entry])
@@ -126,7 +128,7 @@ class Editor:
         return planned(
             [(entry.label, entry.scale if entry.acts else 0.0, patch) for entry, patch in patches],
             {entry.label: type(self._method(entry)) for entry in self._entries},
-            self._differences,
+            self._likenesses,
         )
 
     def fuse(self) -> None:
@@ -170,10 +172,9 @@ class Editor:
         self.close()
 
     def _entry(self, erasure: Erasure, label: str) -> Entry:
-        difference = fingerprint.check(
+        self._likenesses[label] = fingerprint.check(
             erasure.header.base, self.pipe, self._points(erasure), allow_other=self._allow_other_base
         )
-        self._differences[label] = difference
         return Entry(label, erasure)
 
     def _points(self, erasure: Erasure) -> list[HookPoint]:

@@ -7,6 +7,7 @@ and tensors. It holds no code, and reading it runs none.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import importlib.metadata
 import os
@@ -107,8 +108,8 @@ class Erasure:
             raise CannotSave(f"Cannot save {os.fspath(path)}: {_reason(error)}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The header as JSON, with the digest as `sha256`."""
-        return self.header.to_json() | {"sha256": self.digest}
+        """The header as JSON, with the digest as `sha256`; a copy, free to be changed."""
+        return copy.deepcopy(self.header.to_json()) | {"sha256": self.digest}
 
     @cached_property
     def digest(self) -> str:

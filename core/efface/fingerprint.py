@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ TOLERANCE = 1e-3
 BFLOAT16_TOLERANCE = 1e-2
 FOLD = 4096
 CHUNK = 128
+QUIET = 1e-4
 
 
 def fingerprint(pipe: Any, points: Iterable[HookPoint]) -> dict[str, Any]:
@@ -35,8 +38,20 @@ def fingerprint(pipe: Any, points: Iterable[HookPoint]) -> dict[str, Any]:
     }
 
 
-def check(base: Mapping[str, Any], pipe: Any, points: Iterable[HookPoint], allow_other: bool = False) -> float:
-    """The largest difference between a fingerprint and this pipeline; WrongBase when it is another model.
+@dataclass(frozen=True)
+class Likeness:
+    """The largest difference between the sketches of two models, and how much of it a cast may account for."""
+
+    difference: float
+    allowed: float
+
+    @property
+    def same(self) -> bool:
+        return self.difference <= self.allowed
+
+
+def check(base: Mapping[str, Any], pipe: Any, points: Iterable[HookPoint], allow_other: bool = False) -> Likeness:
+    """How far this pipeline is from a fingerprint; WrongBase when it is another model.
 
     Casts to float16 stay within 1e-3 and casts to bfloat16 within 1e-2. Another structure is never allowed.
     """
@@ -46,21 +61,23 @@ def check(base: Mapping[str, Any], pipe: Any, points: Iterable[HookPoint], allow
             f"This erasure was made for a {base.get('pipeline')} of another structure: names or shapes of its "
             f"{len(base.get('weights', {}))} tensors differ from those of this {found['pipeline']}"
         )
-    difference = _difference(base["weights"], found["weights"])
     tolerance = BFLOAT16_TOLERANCE if "bfloat16" in (base.get("dtype"), found["dtype"]) else TOLERANCE
-    if difference > tolerance and not allow_other:
+    likeness = Likeness(_difference(base["weights"], found["weights"]), tolerance)
+    if not likeness.same and not allow_other:
         worst = max(found["weights"], key=lambda name: _gap(base["weights"][name], found["weights"][name]))
         raise WrongBase(
-            f"This erasure was made for other weights: they differ by {difference:.2g} (most in {worst}; allowed "
-            f"{tolerance:g}). Fit it on this model, or pass allow_other_base=True"
+            f"This erasure was made for other weights: they differ by {likeness.difference:.2g} (most in {worst}; "
+            f"allowed {tolerance:g}). Fit it on this model, or pass allow_other_base=True"
         )
-    return difference
+    return likeness
 
 
 def sketch(name: str, tensor: Tensor) -> list[float]:
     """Eight +-1 projections of a tensor over its norm, (8,): nearly equal for a cast, of size 1 apart otherwise.
 
-    The signs are an outer product of two seeded vectors, over the tensor folded into rows of at most 4,096.
+    The signs are an outer product of two seeded vectors, over the tensor folded into rows of at most 4,096. A tensor
+    whose numbers are below 1e-4, such as a key's bias that training hardly moved, counts for as little: float16 does
+    not hold them well.
     """
     flat = tensor.detach().reshape(-1)
     fold = max(1, min(FOLD, len(flat)))
@@ -72,7 +89,8 @@ def sketch(name: str, tensor: Tensor) -> list[float]:
         rows = nn.functional.pad(exact, (0, -len(exact) % fold)).view(-1, fold)
         total += ((rows @ across) * _signs((len(rows), PROJECTIONS), generator)).sum(0)
         square += float(exact @ exact)
-    return [round(value, 6) for value in (total / square**0.5).tolist()] if square else [0.0] * PROJECTIONS
+    norm = max(square, len(flat) * QUIET**2) ** 0.5
+    return [round(value, 6) for value in (total / norm).tolist()] if norm else [0.0] * PROJECTIONS
 
 
 def _signs(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -116,4 +134,4 @@ def _difference(one: Mapping[str, list[float]], other: Mapping[str, list[float]]
 
 
 def _gap(one: list[float], other: list[float]) -> float:
-    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+    return max(abs(a - b) if math.isfinite(b) else math.inf for a, b in zip(one, other, strict=True))

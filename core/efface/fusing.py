@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from efface_hooks import BadEdit, Delta, LowRank, Patch
+from efface_hooks.guard import is_fused
 from efface_hooks.patch import Edit
 from efface_hooks.point import component, text_readers
 
@@ -57,7 +58,7 @@ def _modules(pipe: Any, edit: Edit) -> list[nn.Module]:
     if edit.point.kind == "text" and getattr(root, "encoder_hid_proj", None) is not None:
         raise BadEdit("Cannot fuse: this U-Net projects the text (encoder_hid_proj) before its layers read it")
     for path in paths:
-        if getattr(root.get_submodule(path.rpartition(".")[0]), "fused_projections", False):
+        if is_fused(root.get_submodule(path.rpartition(".")[0]), path):
             raise BadEdit(f"Cannot fuse: fuse_qkv_projections() bypasses {path}; call unfuse_qkv_projections() first")
     return [root.get_submodule(path) for path in paths]
 

@@ -45,16 +45,21 @@ def load(
 def _source(model: str | os.PathLike[str], registry: Registry) -> Path | str:
     path = Path(model)
     if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise UnknownModel(f"{path} is a folder without model_index.json: not a diffusers pipeline")
-        return path
+        return _checked(path)
     name = str(model)
     models = registry.models()
     if name in models or ":" in name:
-        return registry.model(name).path()
+        return _checked(registry.model(name).path())
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name  # the form of a hub id
     raise UnknownModel(unknown("model", name, models) + " Give one of these, a local folder or a hub id (owner/name)")
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / "model_index.json").is_file():
+        what = "a folder without model_index.json" if folder.is_dir() else "no folder"
+        raise UnknownModel(f"{folder} is {what}: not a diffusers pipeline")
+    return folder
 
 
 def _quiet(source: Path | str) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _lost(wiring: Wiring, socket: Socket) -> EditLost | None:
     found, parent = _walk(wiring.root(socket.component), socket.path)
     if found is not socket.module:
         return EditLost(name, _replacement(found, socket.module), REATTACH)
-    if _is_fused(parent, socket.path):
+    if is_fused(parent, socket.path):
         return EditLost(name, "fuse_qkv_projections() bypasses its layer", "Call pipe.unet.unfuse_qkv_projections().")
     return None
 
@@ -153,7 +153,8 @@ def _walk(root: nn.Module | None, path: str) -> tuple[nn.Module | None, nn.Modul
     return module, parent
 
 
-def _is_fused(attention: nn.Module | None, path: str) -> bool:
+def is_fused(attention: nn.Module | None, path: str) -> bool:
+    """Whether `fuse_qkv_projections` makes an attention module leave out its layer at this path."""
     if not type(getattr(attention, "processor", None)).__name__.startswith("Fused"):
         return False
     return path.endswith((".to_k", ".to_v")) or (path.endswith(".to_q") and hasattr(attention, "to_qkv"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from efface_hooks.errors import UnknownPoint
 from efface_hooks.patch import Edit, Patch
 from efface_hooks.point import HookPoint, component, skip_slices
 from efface_hooks.taps import DecoderTap, ModuleTap, layer_change
@@ -53,7 +54,10 @@ def planned(pipe: Any, patches: Sequence[Patch]) -> Plan:
 
 
 def _module_socket(pipe: Any, point: HookPoint, edits: list[Edit]) -> Socket:
-    module = component(pipe, point.component).get_submodule(point.path)
+    try:
+        module = component(pipe, point.component).get_submodule(point.path)
+    except AttributeError as error:
+        raise UnknownPoint(f"{point.name} is no place of this {point.component}: it has no {point.path}") from error
     tap = ModuleTap(point.name, edits)
     if tap.added:
         layer_change(module)

@@ -50,11 +50,8 @@ class Wiring:
 
     def set(self, patches: Sequence[Patch]) -> None:
         """Take everything off and put this list on; on any failure the former list is back."""
-        pipe = self.require_pipe()
-        other = Wiring.of(pipe)
-        if other is not None and other is not self:
-            raise AlreadyEdited("This U-Net already has an Editor: use Editor.of(pipe), or close that one first")
-        self._change(planned(pipe, patches), tuple(patches))
+        self.require_free()
+        self._change(planned(self.require_pipe(), patches), tuple(patches))
 
     def hold(self) -> None:
         """Take every edit off and leave only the guard on: the U-Net stays marked as this owner's."""
@@ -101,6 +98,12 @@ class Wiring:
         except BaseException:
             self._replace(*former)
             raise
+
+    def require_free(self) -> None:
+        """AlreadyEdited when another wiring is on the U-Net."""
+        other = Wiring.of(self.require_pipe())
+        if other is not None and other is not self:
+            raise AlreadyEdited("This U-Net already has an Editor: use Editor.of(pipe), or close that one first")
 
     def _replace(self, plan: Plan, patches: tuple[Patch, ...], held: bool) -> None:
         self._take_off()

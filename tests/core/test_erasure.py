@@ -591,3 +591,13 @@ def test_a_pickle_is_refused_and_never_opened(tmp_path: Path) -> None:
     for name in ("raw", "zipped"):
         assert refusal(tmp_path / name) == "this is not a safetensors file, or it was cut short"
     assert not (tmp_path / "sprung").exists()
+
+
+def test_what_is_shown_can_be_changed_without_harm() -> None:
+    erasure = made()
+    shown = erasure.to_dict()
+
+    shown["base"].clear()
+    shown["request"]["concepts"].clear()
+
+    assert erasure.to_dict() == made().to_dict()

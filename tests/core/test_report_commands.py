@@ -109,7 +109,7 @@ def test_demo_as_json_has_the_facts_of_the_page(run: Run) -> None:
         {"text": "a dog", "role": "control"},
     ]
     assert facts["sampling"]["seeds"] == [7, 8]
-    assert list(facts["seconds"]) == ["load", "base images"]
+    assert list(facts["seconds"]) == ["load", "check", "base images"]
 
 
 def test_demo_shows_every_installed_method_and_ends_with_1_when_one_failed(run: Run) -> None:

@@ -193,10 +193,14 @@ def test_factors_need_not_have_the_model_s_dtype(half, do):
 
 def test_layerwise_casting_keeps_the_edits(fresh_slim, do):
     pipe = fresh_slim()
-    pipe.unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
-    point = do.one(pipe, "cross_attn.k")
+    point, inputs = do.one(pipe, "cross_attn.k"), do.inputs(pipe)
     change = do.square(point, dtype=torch.float32)
-    plain = do.predict(pipe)
-    given, seen = edited_input(pipe, do, point, do.patch(pipe, "map", point, change))
-    assert torch.equal(seen, given + given @ change.weight.T)
-    assert torch.equal(do.predict(pipe), plain)
+    pipe.unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    assert do.at(pipe, point).weight.dtype is torch.bfloat16
+    plain = do.predict(pipe, **inputs)
+    with do.attached(pipe, do.patch(pipe, "map", point, change)), watched(do.at(pipe, point)) as seen:
+        edited = do.predict(pipe, **inputs)
+    text = inputs["encoder_hidden_states"]
+    assert torch.equal(seen["given"], text + text @ change.weight.T)
+    assert not torch.equal(edited, plain)
+    assert torch.equal(do.predict(pipe, **inputs), plain)

@@ -92,7 +92,8 @@ def test_all_skips_and_the_mid_are_edited_together(pipe, do):
     for index, edit in edits.items():
         patch.output(f"unet.skip.{index}", edit)
     with do.attached(pipe, patch):
-        assert torch.equal(do.predict(pipe), by_hand(pipe.unet, do.inputs(pipe), edits, double))
+        edited = do.predict(pipe)
+    assert torch.equal(edited, by_hand(pipe.unet, do.inputs(pipe), edits, double))
 
 
 def test_edits_see_what_a_controlnet_added(pipe, do):
@@ -145,7 +146,7 @@ def test_an_up_block_may_be_called_by_position(slim, do):
     def repeat_by_position(call):
         named = dict(given[0][1])
         names = ("hidden_states", "res_hidden_states_tuple", "temb", "encoder_hidden_states")
-        block(*(named.pop(name) for name in names), **named)
+        block(*[named.pop(name) for name in names], **named)
 
     do.predict(slim)
     edits = do.patch(slim, "output", "unet.skip.0", double)

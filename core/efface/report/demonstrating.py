@@ -55,7 +55,8 @@ def demonstrate(
         registry.method(method)
     sampling.check(pipe)
     answered = _answered(request, Model(pipe, registry))
-    before = Imprint.of(pipe, sampling)
+    with watch.timing("check"):
+        before = Imprint.of(pipe, sampling)
     with watch.timing("base images"):
         base = sampling.pictures(pipe, named("before", progress))
     stage = _Stage(pipe, request, sampling, base, before, registry, seed, progress)
@@ -123,15 +124,15 @@ class _Stage:
     def _shown(self, method: str, watch: Stopwatch) -> tuple[Erasure, Touched, tuple[Image, ...]]:
         with watch.timing("fit"):
             erasure = self._fitted(method)
-        with watch.timing("attach"):
-            editor = Editor(self.pipe, erasure, registry=self.registry)
-        with editor:
+        with Editor(self.pipe, registry=self.registry) as editor:
+            with watch.timing("attach"):
+                editor.attach(erasure)
             wiring = Wiring.of(self.pipe)
             touched = Touched.by(wiring.patches if wiring else ())
             with watch.timing("edited images"):
                 images = self.sampling.pictures(self.pipe, named(method, self.progress))
             with watch.timing("detach"):
-                editor.close()
+                editor.detach()
         return erasure, touched, images
 
     def _fitted(self, method: str) -> Erasure:

@@ -27,8 +27,8 @@ class Problem:
     the noise of float32 features; 1e-6 is that of half precision, 0 merges nothing.
     BadProblem names what does not fit.
 
-    Source: hard columns with `lamb` alone are ErasePro's constrained least squares (arXiv 2508.04472, known to us through
-    a secondary source); keep, gram and the mix of soft and hard columns are derived here.
+    Source: hard columns with `lamb` alone are ErasePro's constrained least squares (arXiv 2508.04472, known to us
+    through a secondary source); keep, gram and the mix of soft and hard columns are derived here.
     """
 
     lamb: float

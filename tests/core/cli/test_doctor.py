@@ -41,6 +41,16 @@ def hello(): ...
 """
 
 
+@pytest.fixture
+def doctor(run: Run) -> Run:
+    """`efface doctor` with time enough for a busy machine."""
+
+    def doctor(*arguments: str) -> Result:
+        return run("doctor", "--timeout", "120", *arguments)
+
+    return doctor
+
+
 def problems(result: Result) -> list[str]:
     found = json.loads(result.stdout)
     assert result.exit_code == (1 if found["problems"] else 0)
@@ -48,8 +58,8 @@ def problems(result: Result) -> list[str]:
     return list(found["problems"])
 
 
-def test_all_is_well(run: Run) -> None:
-    result = run("doctor")
+def test_all_is_well(doctor: Run) -> None:
+    result = doctor()
     lines = result.stdout.splitlines()
     assert (result.exit_code, lines[-1], result.stderr) == (0, "Nothing is wrong.", "")
     heads = [line.split()[0] for line in lines[:11]]
@@ -73,53 +83,53 @@ def test_all_is_well(run: Run) -> None:
     ids=["raises", "exits", "hangs", "is empty", "one hook"],
 )
 def test_a_broken_plugin_is_named_with_its_fault(
-    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, source: str, fault: str
+    doctor: Run, install: Install, monkeypatch: pytest.MonkeyPatch, source: str, fault: str
 ) -> None:
     install("extra-bad", {"extra_bad": source}, "[efface]\nbad = extra_bad\n")
     monkeypatch.setenv("EFFACE_LOAD_PLUGINS", "bad")
-    (found,) = problems(run("doctor", "--json", "--timeout", "2" if "sleep" in source else "60"))
+    (found,) = problems(doctor("--json", *(["--timeout", "2"] if "sleep" in source else [])))
     assert found.startswith(f"plugin bad (extra-bad): {fault}")
 
 
-def test_tracebacks_are_shown_on_request(run: Run, install: Install) -> None:
+def test_tracebacks_are_shown_on_request(doctor: Run, install: Install) -> None:
     install("extra-bad", {"extra_bad": "1 / 0"}, "[efface]\nbad = extra_bad\n")
-    assert "Traceback" not in run("doctor").stdout
-    shown = run("doctor", "--tracebacks")
+    assert "Traceback" not in doctor().stdout
+    shown = doctor("--tracebacks")
     assert shown.exit_code == 1
     assert "bad, import:\nTraceback (most recent call last):" in shown.stdout
     assert shown.stdout.endswith("1 problem:\n  plugin bad (extra-bad): import: ZeroDivisionError: division by zero\n")
 
 
-def test_a_disabled_plugin_is_left_alone(run: Run, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_plugin_is_left_alone(doctor: Run, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("extra-bad", {"extra_bad": "1 / 0"}, "[efface]\nbad = extra_bad\n")
     monkeypatch.setenv("EFFACE_DISABLE_PLUGINS", "bad")
-    result = run("doctor", "--json")
+    result = doctor("--json")
     assert problems(result) == []
     (bad,) = (one for one in json.loads(result.stdout)["plugins"] if one["name"] == "bad")
     assert (bad["state"], bad["seconds"], bad["faults"]) == ("disabled", 0.0, [])
 
 
-def test_commands_of_plugins_are_looked_at_too(run: Run, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_plugins_are_looked_at_too(doctor: Run, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("hello", "plugins", "both", "bad")
     entries = "".join(f"{name} = extra_command:{'none' if name == 'bad' else 'hello'}\n" for name in names)
     install("extra-command", {"extra_command": COMMAND}, f"[efface.commands]\n{entries}")
     install("extra-other", {}, "[efface.commands]\nboth = extra_command:hello\n")
     monkeypatch.setenv("EFFACE_LOAD_PLUGINS", "extra-command,extra-other")
-    assert problems(run("doctor", "--json")) == [
+    assert problems(doctor("--json")) == [
         "command bad (extra-command): import: AttributeError: module 'extra_command' has no attribute 'none'",
         "command plugins (extra-command): efface has a command of this name itself",
         "command both: several plugins bring it (extra-command, extra-other); leave out all but one of them",
     ]
 
 
-def test_one_name_for_two_methods_is_a_note(run: Run, install: Install) -> None:
+def test_one_name_for_two_methods_is_a_note(doctor: Run, install: Install) -> None:
     install("extra-dim", {"extra_dim": HALF.replace("return 5", "return []")}, "[efface]\ndim = extra_dim\n")
-    result = run("doctor")
+    result = doctor()
     assert result.exit_code == 0
     assert "several plugins bring a method dim: name it DISTRIBUTION:dim (extra-dim, efface-toys)" in result.stdout
 
 
-def test_a_missing_library_is_a_problem(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_a_problem(doctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name == "peft":
             raise importlib.metadata.PackageNotFoundError(name)
@@ -128,19 +138,19 @@ def test_a_missing_library_is_a_problem(run: Run, monkeypatch: pytest.MonkeyPatc
     found = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", version)
     monkeypatch.setenv("EFFACE_LOAD_PLUGINS", "")
-    assert problems(run("doctor", "--json")) == ["peft is not installed"]
+    assert problems(doctor("--json")) == ["peft is not installed"]
 
 
-def test_a_model_is_loaded_and_measured_against_the_methods(run: Run, install: Install) -> None:
+def test_a_model_is_loaded_and_measured_against_the_methods(doctor: Run, install: Install) -> None:
     install("extra-bad", {"extra_bad": "raise SystemExit"}, "[efface]\nbad = extra_bad\n")
-    result = run("doctor", "tiny", "--json")
+    result = doctor("tiny", "--json")
     assert problems(result) == ["plugin bad (extra-bad): import: SystemExit"]
     model = json.loads(result.stdout)["model"]
     assert (model["pipeline"], model["kinds"]["skip"]) == ("StableDiffusionPipeline", 12)
     assert model["lacking"] == {"chat": [], "dim": [], "stop": ["nowhere"]}
 
 
-def test_a_model_that_cannot_be_loaded_is_a_problem(run: Run) -> None:
-    result = run("doctor", "tony")
+def test_a_model_that_cannot_be_loaded_is_a_problem(doctor: Run) -> None:
+    result = doctor("tony")
     assert result.exit_code == 1
     assert "  model tony: No model 'tony'; installed: tiny. Did you mean 'tiny'?" in result.stdout
