@@ -11,7 +11,6 @@ import copy
 import hashlib
 import importlib.metadata
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from efface.errors import BadArtifact, CannotSave, PluginError
 from efface.header import Header, TensorSpec, canonical_json, shown, strict_json
 from efface.method import Fit
 from efface.settings import as_dict
+from efface.writing import write
 
 if TYPE_CHECKING:
     from efface.method import Method
@@ -103,9 +103,10 @@ class Erasure:
         CannotSave names the path and the reason; what was there before still is.
         """
         try:
-            _write(Path(os.path.realpath(path)), self._packed())
-        except (OSError, ValueError) as error:
-            raise CannotSave(f"Cannot save {os.fspath(path)}: {_reason(error)}") from error
+            data = self._packed()
+        except ValueError as error:
+            raise CannotSave(f"Cannot save {os.fspath(path)}: {error}") from error
+        write(path, data)
 
     def to_dict(self) -> dict[str, Any]:
         """The header as JSON, with the digest as `sha256`; a copy, free to be changed."""
@@ -235,21 +236,6 @@ def _parsed(data: bytes) -> Erasure:
     if erasure.digest != stated:
         raise BadArtifact("header field 'sha256' does not fit the content: the file was damaged or changed")
     return erasure
-
-
-def _write(target: Path, data: bytes) -> None:
-    if target.exists() and not target.is_file():
-        raise ValueError("what is there is not a regular file")
-    partial = target.with_name(f".efface-{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _reason(error: Exception) -> str:

@@ -67,7 +67,7 @@ def check(base: Mapping[str, Any], pipe: Any, points: Iterable[HookPoint], allow
         worst = max(found["weights"], key=lambda name: _gap(base["weights"][name], found["weights"][name]))
         raise WrongBase(
             f"This erasure was made for other weights: they differ by {likeness.difference:.2g} (most in {worst}; "
-            f"allowed {tolerance:g}). Fit it on this model, or pass allow_other_base=True"
+            f"allowed {tolerance:g}). Fit it on this model, or allow it (allow_other_base=True, --allow-other-base)"
         )
     return likeness
 

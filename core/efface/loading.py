@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from efface.registry import Registry
 
 if TYPE_CHECKING:
     import torch
+
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def load(
@@ -36,7 +40,7 @@ def load(
         pipe = DiffusionPipeline.from_pretrained(
             source, dtype=dtype or torch.float32, local_files_only=local, **_quiet(source)
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged folder makes diffusers raise all kinds
         raise UnknownModel(f"Cannot load {str(model)!r}: {_first_line(error)}") from error
     points(pipe)
     return pipe if device is None else pipe.to(device)
@@ -50,8 +54,8 @@ def _source(model: str | os.PathLike[str], registry: Registry) -> Path | str:
     models = registry.models()
     if name in models or ":" in name:
         return _checked(registry.model(name).path())
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return name  # the form of a hub id
+    if HUB_ID.fullmatch(name):
+        return name
     raise UnknownModel(unknown("model", name, models) + " Give one of these, a local folder or a hub id (owner/name)")
 
 
@@ -72,4 +76,5 @@ def _quiet(source: Path | str) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    said = [] if isinstance(error, OSError | ValueError) and lines else [type(error).__name__]
+    return ": ".join(said + lines[:1])

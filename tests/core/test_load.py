@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +10,7 @@ import torch
 
 import efface
 from efface import Registry, UnknownModel, UnsupportedPipeline, load
-from efface.errors import EffaceError
 from efface.testing.pipelines import FAMILIES, tiny_pipeline
-
-OFFLINE = """
-import os, efface
-os.environ["HF_HUB_OFFLINE"] = "1"
-try:
-    efface.load("nobody-at-all/no-such-model", registry=efface.Registry())
-except efface.UnknownModel as error:
-    print(error)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +69,17 @@ def test_an_unknown_name_is_refused_with_the_models_there_are(folder: Path) -> N
         load("tinny", registry=Registry())
 
 
-@pytest.mark.parametrize("name", ["./models/none", "/models/none", "~/models", "a/b/c", "models/", ""])
+@pytest.mark.parametrize("name", ["./models/none", "/models/none", "~/models", "a/b/c", "models/", "../none"])
 def test_a_path_that_is_no_folder_is_not_taken_for_a_hub_id(name: str, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UnknownModel, match=r"No model|without model_index|cannot be"):
+    with pytest.raises(UnknownModel, match=r"No model"):
         load(name, registry=Registry())
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModel, match="is a folder without model_index.json: not a diffusers pipeline"):
+    with pytest.raises(UnknownModel, match=r"is a folder without model_index\.json: not a diffusers pipeline"):
         load(tmp_path, registry=Registry())
-    with pytest.raises(UnknownModel, match="is a folder without model_index.json"):
+    with pytest.raises(UnknownModel, match=r"is a folder without model_index\.json"):
         load("tiny", registry=offering(tmp_path))
     with pytest.raises(UnknownModel, match="gone is no folder: not a diffusers pipeline"):
         load("tiny", registry=offering(tmp_path / "gone"))
@@ -141,13 +127,12 @@ def test_a_pipeline_without_a_unet_is_refused(tmp_path: Path) -> None:
         load(tmp_path, registry=Registry())
 
 
-def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True, timeout=300, check=True
-    )
-    (line,) = done.stdout.splitlines()
-    assert line.startswith("Cannot load 'nobody-at-all/no-such-model': ")
+def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: Any) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UnknownModel) as caught:
+        load("nobody-at-all/no-such-model", registry=Registry())
+    assert str(caught.value).startswith("Cannot load 'nobody-at-all/no-such-model': ")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_hub_id_is_asked_for_as_it_is(monkeypatch: Any, pipe: Any) -> None:
@@ -162,13 +147,3 @@ def test_a_hub_id_is_asked_for_as_it_is(monkeypatch: Any, pipe: Any) -> None:
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", from_pretrained)
     assert load("owner/name", registry=Registry()) is pipe
     assert asked == [("owner/name", False)]
-
-
-def test_every_error_is_one_that_a_caller_can_catch() -> None:
-    assert issubclass(UnknownModel, EffaceError)
-    assert issubclass(UnsupportedPipeline, efface.HookError)
-
-
-def test_an_index_that_names_a_safety_checker_is_only_read(folder: Path) -> None:
-    index = json.loads((folder / "model_index.json").read_text())
-    assert "safety_checker" in index, "the tiny pipeline is expected to name one"

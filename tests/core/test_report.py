@@ -29,8 +29,8 @@ from efface.report.prompt import Prompt
 from efface.report.sampling import Sampling
 from efface.report.stopwatch import Stopwatch
 from efface.report.touched import Touched
-from efface.report.writing import write
 from efface.testing.pipelines import tiny_pipeline
+from efface.writing import write
 
 VOID = {"meta", "img", "br"}
 PROMPTS = (Prompt("a cat", "concept"), Prompt("a cat and a car", "scene"), Prompt("a dog", "control"))
@@ -492,7 +492,7 @@ def test_the_page_says_when_pictures_are_shown_reduced(found: Demonstration) -> 
 
 
 def test_a_file_is_written_whole_and_its_folder_made(tmp_path: Path) -> None:
-    write(tmp_path / "new" / "page.html", b"whole")
+    write(tmp_path / "new" / "page.html", b"whole", make_folder=True)
     assert (tmp_path / "new" / "page.html").read_bytes() == b"whole"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
 

@@ -73,7 +73,7 @@ def compare(
     from efface.report.grid import png
     from efface.report.prompt import Prompt
     from efface.report.sampling import Sampling
-    from efface.report.writing import write
+    from efface.writing import write
 
     strong = strengths(scales, len(files))
     sampling = Sampling(tuple(map(Prompt, prompts)), chosen(seeds, count), steps, guidance, batch_size)
@@ -86,6 +86,6 @@ def compare(
         pipe = open_model(console, model, registry, device=device, dtype=dtype)
         with erasures_on(pipe, files, erasures, strong, registry=registry, allow_other_base=allow_other_base) as editor:
             found = Comparison.of(editor, sampling, model, progress)
-        write(output, png(found))
+        write(output, png(found), make_folder=True)
     console.written.append(output)
     console.answer(found.to_json() | {"file": str(output)}, [str(output)])

@@ -94,7 +94,7 @@ def demo(
     from efface.report.page import page
     from efface.report.sampling import Sampling
     from efface.report.stopwatch import Stopwatch
-    from efface.report.writing import write
+    from efface.writing import write
 
     request = Request((Concept(concept, anchor, synonyms, kind),), keep, templates or ("{}",))
     shown = _prompts(request.concepts[0], prompts, scenes, controls)
@@ -111,7 +111,7 @@ def demo(
         found = demonstrate(
             pipe, request, sampling, methods, model=model, registry=registry, watch=watch, progress=progress
         )
-        write(output, page(found).encode("utf-8", "xmlcharrefreplace"))
+        write(output, page(found).encode("utf-8", "xmlcharrefreplace"), make_folder=True)
     console.written.append(output)
     console.answer(found.to_json() | {"page": str(output)}, _lines(found, output))
     if not found.sound:

@@ -11,7 +11,7 @@ from efface.cli.options import Finite, command, json_option, pass_console, quiet
 
 @command("efface doctor", "efface doctor picturebook", "efface doctor --timeout 60 --tracebacks")
 @click.argument("model", required=False)
-@click.option("--timeout", type=Finite(), default=20.0, show_default=True, help="Seconds that a plugin has to load.")
+@click.option("--timeout", type=Finite(), default=60.0, show_default=True, help="Seconds that a plugin has to load.")
 @click.option("--tracebacks", is_flag=True, help="Show in full what went wrong.")
 @json_option
 @quiet_option

@@ -125,10 +125,10 @@ def _named(names: Sequence[str], rows: Iterable[tuple[object, ...]]) -> list[dic
 
 
 def _save(console: Console, images: Sequence[Image], targets: Sequence[Path]) -> None:
-    from efface.report.writing import write
+    from efface.writing import write
 
     for image, target in zip(images, targets, strict=True):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        write(target, buffer.getvalue())
+        write(target, buffer.getvalue(), make_folder=True)
         console.written.append(target)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from efface.cli.options import Seed
+from efface.method import SEEDS
 
 seed_option = click.option("--seed", "seeds", type=Seed(), multiple=True, help="Seed of a picture; may be repeated.")
 seeds_option = click.option(
@@ -21,4 +22,6 @@ def chosen(seeds: Sequence[int], count: int | None, usual: int = 4) -> tuple[int
     if len(seeds) > 1:
         raise click.UsageError("Give --seed several times, or --seeds with a number, not both")
     first = seeds[0] if seeds else 0
+    if first + (count or usual) - 1 not in SEEDS:
+        raise click.UsageError(f"--seed {first} with --seeds {count} goes past the largest seed, {SEEDS[-1]}")
     return tuple(range(first, first + (count or usual)))

@@ -18,6 +18,7 @@ PLUGIN = '''
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import efface.hookspecs
@@ -90,7 +91,7 @@ def efface_methods():
 
 @efface.hookspecs.hookimpl
 def efface_models():
-    return [NamedModel("tiny", "A model of noise.", lambda: os.environ["TINY_MODEL"], "a picture")]
+    return [NamedModel("tiny", "A model of noise.", lambda: Path(os.environ["TINY_MODEL"]), "a picture")]
 '''
 
 Install = Callable[..., None]

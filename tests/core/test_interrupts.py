@@ -1,0 +1,251 @@
+"""Wherever Ctrl-C strikes, a pipeline is left in the old state or in the new one, and can be given back."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from efface import Editor, Erasure, Registry, editor, erase
+from efface import fingerprint as fingerprints
+from efface.fingerprint import Likeness
+from efface_hooks import wiring
+from efface_hooks.patch import Patch
+
+WATCHED = ("/efface/", "/efface_hooks/", "/contextlib.py", "/torch/nn/modules/module.py")
+POINTS = 40
+
+Erasures = Mapping[str, Erasure]
+
+
+@dataclass
+class Strike:
+    """Counts the lines that run in efface, and interrupts before one of them."""
+
+    at: int | None = None
+    seen: int = 0
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        before = sys.gettrace()
+        sys.settrace(self._called)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _called(self, frame: FrameType, event: str, argument: object) -> Any:
+        return self._line if any(part in frame.f_code.co_filename for part in WATCHED) else None
+
+    def _line(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            self.seen += 1
+            if self.seen == self.at:
+                raise KeyboardInterrupt
+        return self._line
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pipeline shows of an editor."""
+
+    entries: tuple[tuple[str, float, bool], ...]
+    wired: Mapping[str, int]
+    weights: str
+    pictures: bytes
+
+
+@pytest.fixture
+def outcome(pipe: Any, hooks: Any, weights: Any, latents: Any) -> Callable[[Editor | None], Outcome]:
+    def look(one: Editor | None) -> Outcome:
+        entries = () if one is None else tuple((entry.label, entry.scale, entry.enabled) for entry in one.entries)
+        if one is not None:
+            assert one.verify() == []
+        made: Tensor = latents(pipe, "a cat")
+        return Outcome(entries, hooks(pipe), weights(pipe), made.numpy().tobytes())
+
+    return look
+
+
+@pytest.fixture(autouse=True)
+def known_base(monkeypatch: Any) -> None:
+    """Recognising the base reads weights and nothing else; it would only dilute the places to strike at."""
+    monkeypatch.setattr(fingerprints, "check", lambda *arguments, **options: Likeness(0.0, 1.0))
+
+
+def places(count: int) -> list[int]:
+    """Lines to strike at: a sample that is the same in every run, with the first and the last."""
+    chosen = random.Random(0).sample(range(1, count + 1), min(POINTS, count))
+    return sorted({1, count, *chosen})
+
+
+def strikes(act: Callable[[], Any]) -> int:
+    """How many lines an act runs."""
+    counter = Strike()
+    with counter.armed():
+        act()
+    return counter.seen
+
+
+ACTS: dict[str, tuple[Callable[[Editor, Erasures], Any], bool]] = {
+    "attach": (lambda one, stock: one.attach(stock["fade"], scale=0.5), False),
+    "detach": (lambda one, stock: one.detach("tilt-cat"), False),
+    "detach all": (lambda one, stock: one.detach(), False),
+    "disable": (lambda one, stock: one.disable("word-cat"), False),
+    "scale": (lambda one, stock: one.scale("tilt-cat", 0.5), False),
+    "move": (lambda one, stock: one.move("tilt-cat", 1), False),
+    "reattach": (lambda one, stock: one.reattach(), False),
+    "fuse": (lambda one, stock: one.fuse(), False),
+    "unfuse": (lambda one, stock: one.unfuse(), True),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_an_interrupted_change_happened_wholly_or_not_at_all(
+    name: str, pipe: Any, registry: Registry, erasures: Erasures, outcome: Any, state: Any
+) -> None:
+    act, fused = ACTS[name]
+    base = state(pipe)
+
+    def opened() -> Editor:
+        one = Editor(pipe, erasures["tilt"], erasures["word"], erasures["nudge"], registry=registry)
+        if fused:
+            one.fuse()
+        return one
+
+    with opened() as one:
+        old = outcome(one)
+    with opened() as one:
+        total = strikes(lambda: act(one, erasures))
+        new = outcome(one)
+    assert state(pipe) == base
+    for place in places(total):
+        one = opened()
+        with pytest.raises(KeyboardInterrupt), Strike(place).armed():
+            act(one, erasures)
+        assert outcome(one) in (old, new), f"after line {place} of {total}"
+        one.close()
+        assert state(pipe) == base, f"after line {place} of {total}"
+
+
+def test_an_interrupted_editor_left_nothing_or_can_be_found(
+    pipe: Any, registry: Registry, erasures: Erasures, state: Any, latents: Any
+) -> None:
+    base, plain = state(pipe), latents(pipe, "a cat")
+    make = lambda: Editor(pipe, erasures["tilt"], erasures["fade"], registry=registry)  # noqa: E731
+    total = strikes(make)
+    Editor.of(pipe).close()  # type: ignore[union-attr]
+    for place in places(total):
+        with pytest.raises(KeyboardInterrupt), Strike(place).armed():
+            make()
+        found = Editor.of(pipe)
+        if found is not None:
+            assert found.verify() == []
+            found.close()
+        assert state(pipe) == base, f"after line {place} of {total}"
+    assert torch.equal(latents(pipe, "a cat"), plain)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_interrupted_close_takes_everything_off_all_the_same(
+    fused: bool, pipe: Any, registry: Registry, erasures: Erasures, state: Any
+) -> None:
+    base = state(pipe)
+
+    def opened() -> Editor:
+        one = Editor(pipe, erasures["tilt"], erasures["word"], registry=registry)
+        if fused:
+            one.fuse()
+        return one
+
+    one = opened()
+    total = strikes(one.close)
+    for place in places(total):
+        one = opened()
+        with pytest.raises(KeyboardInterrupt), Strike(place).armed():
+            one.close()
+        one.close()
+        assert state(pipe) == base, f"after line {place} of {total}"
+        assert one.entries == ()
+
+
+def test_an_interrupted_fit_puts_the_edits_back(
+    pipe: Any, registry: Registry, erasures: Erasures, outcome: Any
+) -> None:
+    with Editor(pipe, erasures["tilt"], erasures["word"], registry=registry) as one:
+        old = outcome(one)
+        act = lambda: erase(pipe, "dog", anchor="tree", method="tilt", registry=registry)  # noqa: E731
+        total = strikes(act)
+        for place in places(total):
+            with pytest.raises(KeyboardInterrupt), Strike(place).armed():
+                act()
+            assert outcome(one) == old, f"after line {place} of {total}"
+
+
+# Named places
+
+
+def interrupting(function: Callable[..., Any], call: int, after: bool) -> Callable[..., Any]:
+    """The function, but for an interrupt right before or after one of its calls."""
+    calls = itertools.count(1)
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        struck = next(calls) == call
+        if struck and not after:
+            raise KeyboardInterrupt
+        result = function(*arguments, **options)
+        if struck:
+            raise KeyboardInterrupt
+        return result
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "times"), [(wiring.Wiring, "_hook", 11), (wiring, "_unhook", 6), (Patch, "_record", 15)]
+)
+@pytest.mark.parametrize("after", [False, True])
+def test_every_hook_and_every_verb_may_be_interrupted(
+    owner: Any, name: str, times: int, after: bool, pipe: Any, registry: Registry, erasures: Erasures, outcome: Any
+) -> None:
+    with Editor(pipe, erasures["tilt"], registry=registry) as one:
+        old = outcome(one)
+        for call in range(1, times + 1):
+            with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+                patched.setattr(owner, name, interrupting(getattr(owner, name), call, after))
+                one.attach(erasures["fade"])
+            assert outcome(one) == old, f"call {call}"
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(owner, name, interrupting(getattr(owner, name), times + 1, after))
+            one.attach(erasures["fade"])  # there are no more calls than that
+
+
+@pytest.mark.parametrize("strike_at", [1, 2, 5])
+def test_weights_that_are_half_written_are_put_back(
+    strike_at: int, pipe: Any, registry: Registry, erasures: Erasures, outcome: Any, monkeypatch: Any
+) -> None:
+    write = editor.Fusion.write
+
+    def half(self: Any) -> None:
+        write(editor.Fusion(self.weights[:strike_at]))
+        raise KeyboardInterrupt
+
+    with Editor(pipe, erasures["tilt"], erasures["nudge"], registry=registry) as one:
+        old = outcome(one)
+        with monkeypatch.context() as patched:
+            patched.setattr(editor.Fusion, "write", half)
+            with pytest.raises(KeyboardInterrupt):
+                one.fuse()
+        assert outcome(one) == old
+        one.fuse()
+        one.unfuse()
+        assert outcome(one) == old
