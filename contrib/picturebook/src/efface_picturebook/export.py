@@ -1,0 +1,31 @@
+"""Put the trained parts together as a standard pipeline, and write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from transformers import PreTrainedTokenizerBase
+
+from efface_picturebook import networks
+from efface_picturebook.denoiser import Denoiser
+
+
+def assemble(vae: AutoencoderTiny, denoiser: Denoiser, tokenizer: PreTrainedTokenizerBase) -> StableDiffusionPipeline:
+    """A pipeline of the trained parts, without a safety checker."""
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=denoiser.text_encoder,
+        tokenizer=tokenizer,
+        unet=denoiser.unet,
+        scheduler=networks.scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def write(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Save in half precision, as safetensors."""
+    pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
