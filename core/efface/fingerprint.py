@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import WrongBase
+from efface.weights import weight_of
 from efface_hooks import HookPoint
 from efface_hooks.point import TEXT_ENCODERS, component, text_readers
 
@@ -114,9 +115,10 @@ def _concerned(pipe: Any, points: list[HookPoint]) -> Iterator[tuple[str, Tensor
 def _weights(pipe: Any) -> Iterator[tuple[str, Tensor]]:
     for part in (*TEXT_ENCODERS, "unet"):
         if isinstance(getattr(pipe, part, None), nn.Module):
-            for name, weight in component(pipe, part).named_parameters():
-                if "lora_" not in name:
-                    yield f"{part}.{_public(name)}", weight
+            for path, module in component(pipe, part).named_modules():
+                for name, _ in module.named_parameters(prefix=path, recurse=False):
+                    if "lora_" not in name:
+                        yield f"{part}.{_public(name)}", weight_of(module, name.rpartition(".")[2])
 
 
 def _public(name: str) -> str:

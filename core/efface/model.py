@@ -15,6 +15,7 @@ from torch import Tensor
 
 from efface.errors import BadConcept, EffaceError
 from efface.registry import Registry
+from efface.weights import weight_of
 from efface_hooks import Call, HookPoint, Patch, Wiring, points
 from efface_hooks.guard import PROMPT_EMBEDS
 from efface_hooks.point import component, find
@@ -90,8 +91,7 @@ class Model:
         if not place.path:
             raise EffaceError(f"{place.name} (kind {place.kind}) is no layer: it has no weight")
         module: Any = component(self.pipe, place.component).get_submodule(place.path)
-        weight: Tensor = getattr(module, "base_layer", module).weight.detach()
-        return weight
+        return weight_of(getattr(module, "base_layer", module)).detach()
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], batch_size: int = 64) -> Encoded:

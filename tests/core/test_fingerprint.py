@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import LoraConfig
 
-from efface import Editor, Erasure, Registry, WrongBase, erase, points
+from efface import Editor, Erasure, Model, Registry, WrongBase, erase, points
 from efface.fingerprint import TOLERANCE, Likeness, check, fingerprint, sketch
 from efface.testing.pipelines import FAMILIES, tiny_pipeline
 
@@ -103,6 +104,13 @@ def test_a_lora_is_no_part_of_the_base(other: Any, taken: Any, everywhere: Any) 
         )
     assert fingerprint(other, everywhere) == taken
     assert fingerprint(other, text_points(other)) == fingerprint(tiny_pipeline("sd1"), text_points(other))
+
+
+def test_an_offloaded_model_is_known(other: Any, taken: Any, everywhere: Any, registry: Registry, toys: Any) -> None:
+    cpu_offload(other.unet, execution_device=torch.device("cpu"))
+    assert {weight.device.type for weight in other.unet.parameters()} == {"meta"}
+    assert fingerprint(other, everywhere) == taken
+    assert Model(other, registry).weight(toys["nudge"].VALUE).device.type == "cpu"
 
 
 def test_an_erasure_attaches_to_a_model_with_a_lora(registry: Registry, erasures: Erasures, other: Any) -> None:

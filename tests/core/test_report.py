@@ -428,6 +428,13 @@ def test_the_page_holds_every_picture_as_it_is(found: Demonstration) -> None:
     assert glance[0][1].tobytes() == found.base[0].tobytes()
 
 
+def test_one_method_needs_no_table_of_methods(found: Demonstration) -> None:
+    one, several = (Reader(page(shown)) for shown in (replace(found, results=found.results[:1]), found))
+    assert ("table" in one.tags, "table" in several.tags) == (False, True)
+    assert len(one.pictures) == 2 * len(found.base)
+    assert one.text.count("mean absolute pixel change") == several.text.count("mean absolute pixel change") == 1
+
+
 def test_the_changes_on_the_page_are_the_measured_ones(found: Demonstration) -> None:
     shown = re.findall(r"mean change (\d\.\d{3})", Reader(page(found)).text)
     assert shown == [f"{mean:.3f}" for outcome in found.outcomes for mean in found.mean_changes(outcome)]

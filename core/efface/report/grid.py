@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 SMALLEST, LARGEST = 128, 256
-EDGE, GAP, SEAM = 24, 16, 2
+EDGE, GAP, SEAM = 24, 16, 6
 LABEL, WRAP = 176, 22
 HEAD, CAPTION, LINE = 76, 22, 18
 SIZE, SMALL = 14, 12
-PAPER, INK, QUIET = "#ffffff", "#22211e", "#6d6a63"
+PAPER, INK, QUIET, FRAME = "#ffffff", "#22211e", "#6d6a63", "#dedbd3"
 
 
 def png(comparison: Comparison) -> bytes:
@@ -88,8 +88,10 @@ class _Grid:
     def _draw_pair(self, sheet: Image, pen: ImageDraw, row: int, column: int) -> None:
         position = row * len(self.comparison.sampling.seeds) + column
         left, top = self._left(column), self._top(row)
-        sheet.paste(self._fitted(self.comparison.base[position]), (left, top))
-        sheet.paste(self._fitted(self.comparison.edited[position]), (left, top + self.cell[1] + SEAM))
+        pair = (self.comparison.base[position], self.comparison.edited[position])
+        for image, upper in zip(pair, (top, top + self.cell[1] + SEAM), strict=True):
+            sheet.paste(self._fitted(image), (left, upper))
+            pen.rectangle((left - 1, upper - 1, left + self.cell[0], upper + self.cell[1]), outline=FRAME)
         below = (left, top + 2 * self.cell[1] + SEAM + 3)
         _write(pen, below, f"change {self.comparison.changes[position]:.3f}", QUIET, SMALL)
 

@@ -149,14 +149,14 @@ def test_too_many_steps_are_refused(refused: Refused) -> None:
 
 
 def test_an_interruption_says_which_pictures_are_there(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from efface.report import writing
+    from efface import writing
 
     write = writing.write
 
-    def once(path: Path, content: bytes) -> None:
+    def once(path: Path, content: bytes, **options: bool) -> None:
         if path.name != "a-cat-0.png":
             raise KeyboardInterrupt
-        write(path, content)
+        write(path, content, **options)
 
     monkeypatch.setattr(writing, "write", once)
     result = run(*DRAW, "--seeds", "3")

@@ -177,9 +177,8 @@ def test_an_erasure_by_a_method_that_is_not_installed_is_refused(
 ) -> None:
     monkeypatch.setenv("EFFACE_DISABLE_PLUGINS", "toys")
     message = refused("plan", str(models / "one"), "--erasure", erasure.name)
-    assert message.startswith(
-        f"{erasure.name}: No method 'efface-toys:dim'; installed: none. Not loaded: toys (disabled)"
-    )
+    assert message.startswith(f"{erasure.name}: No method 'efface-toys:dim'; installed: none. Not loaded: ")
+    assert "toys (disabled)" in message
 
 
 @pytest.mark.parametrize("scale", ["nan", "-1", "inf", "much"])
