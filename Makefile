@@ -16,6 +16,7 @@ demo: $(VENV)/.product
 	    --prompt "a cat" --prompt "a red cat" --scene "a cat and a car" --control "a dog" --control "a house" \
 	    --output out/demo.html
 
+test: export OMP_NUM_THREADS ?= 1 # on models this small more threads only wait for each other
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 

@@ -388,8 +388,9 @@ def test_a_stacking_method_adds_up_its_scaled_fits(pipe: Any, edit: Any, erasure
     text = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(0))
     plain = output_of(out, pipe, text)
     editor = edit(erasures["team"], erasures["team dog"])
+    editor.scale("team-cat", 2)
     editor.scale("team-dog", 0.5)
-    both = erasures["team"].tensors["direction"] + 0.5 * erasures["team dog"].tensors["direction"]
+    both = 2 * erasures["team"].tensors["direction"] + 0.5 * erasures["team dog"].tensors["direction"]
     torch.testing.assert_close(output_of(out, pipe, text), plain + both, rtol=1e-5, atol=1e-5)
 
 
