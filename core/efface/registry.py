@@ -226,9 +226,7 @@ def _installed(environment: Mapping[str, str], group: str = GROUP) -> list[_Sour
     return sorted(found.values(), key=lambda source: (source.info.name, source.info.distribution))
 
 
-def _entry_points(
-    distribution: importlib.metadata.Distribution, group: str
-) -> Iterator[importlib.metadata.EntryPoint]:
+def _entry_points(distribution: importlib.metadata.Distribution, group: str) -> Iterator[importlib.metadata.EntryPoint]:
     try:
         entries = distribution.entry_points
     except Exception:  # somebody's damaged metadata must not hide every plugin
