@@ -41,7 +41,7 @@ class BadArtifact(EffaceError):
 
 
 class CannotSave(EffaceError):
-    """An erasure that could not be written; whatever was at its path is still there."""
+    """A file that could not be written; whatever was at its path is still there."""
 
 
 class WrongBase(EffaceError):

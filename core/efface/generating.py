@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from efface.errors import EffaceError
 from efface.method import Progress, silent
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ def _ticking(progress: Progress, before: int, now: int, total: int, steps: int) 
         return tensors
 
     return tick
+
+
+def check_steps(pipe: Any, steps: int) -> None:
+    """EffaceError for more steps than the pipeline's scheduler has timesteps."""
+    most = pipe.scheduler.config.get("num_train_timesteps")
+    if most is not None and steps > most:
+        raise EffaceError(f"This model has {most} timesteps: {steps} steps are more than that")
 
 
 @contextmanager

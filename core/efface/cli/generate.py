@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -27,7 +27,6 @@ from efface.cli.options import (
 from efface.cli.seeds import chosen, seed_option
 from efface.cli.targets import check_folder, check_target
 from efface.cli.wording import slugs
-from efface.errors import EffaceError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,6 +74,7 @@ def generate(
 
     The picture of a prompt and a seed is the file OUT/PROMPT-SEED.png.
     """
+    from efface.generating import check_steps
     from efface.generating import generate as generated
     from efface.registry import Registry
 
@@ -86,7 +86,7 @@ def generate(
         erasures = read_erasures(files)
         registry = Registry.installed()
         pipe = open_model(console, model, registry, device=device, dtype=dtype)
-        _check_steps(pipe, steps)
+        check_steps(pipe, steps)
         with erasures_on(pipe, files, erasures, strong, registry=registry, allow_other_base=allow_other_base) as editor:
             labels = [entry.label for entry in editor.entries]
             images = generated(
@@ -112,12 +112,6 @@ def _targets(folder: Path, prompts: Sequence[str], seeds: Sequence[int], force: 
     for target in targets if folder.is_dir() else ():
         check_target(target, force)
     return targets
-
-
-def _check_steps(pipe: Any, steps: int) -> None:
-    most = pipe.scheduler.config.get("num_train_timesteps")
-    if most is not None and steps > most:
-        raise EffaceError(f"This model has {most} timesteps: --steps {steps} is more than that")
 
 
 def _named(names: Sequence[str], rows: Iterable[tuple[object, ...]]) -> list[dict[str, object]]:

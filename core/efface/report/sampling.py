@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efface.errors import EffaceError
+from efface.generating import check_steps
 from efface.method import Progress, silent
 from efface.report.prompt import Prompt
 
@@ -26,9 +26,7 @@ class Sampling:
 
     def check(self, pipe: Any) -> None:
         """EffaceError for more steps than the pipeline's scheduler has timesteps."""
-        most = pipe.scheduler.config.get("num_train_timesteps")
-        if most is not None and self.steps > most:
-            raise EffaceError(f"This model has {most} timesteps: {self.steps} steps are more than that")
+        check_steps(pipe, self.steps)
 
     def pictures(self, pipe: Any, progress: Progress = silent) -> tuple[Image, ...]:
         """Every prompt with every seed, on the pipeline as it is now."""

@@ -145,7 +145,7 @@ def test_a_file_in_the_way_of_the_folder_is_named(refused: Refused, place: Path)
 
 
 def test_too_many_steps_are_refused(refused: Refused) -> None:
-    assert refused(*DRAW, "--steps", "1001") == "This model has 1000 timesteps: --steps 1001 is more than that"
+    assert refused(*DRAW, "--steps", "1001") == "This model has 1000 timesteps: 1001 steps are more than that"
 
 
 def test_an_interruption_says_which_pictures_are_there(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
