@@ -7,8 +7,7 @@ import itertools
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -17,13 +16,19 @@ import pytest
 import torch
 from torch import Tensor
 
+import efface
+import efface_hooks
 from efface import Editor, Erasure, Registry, editor, erase
 from efface import fingerprint as fingerprints
 from efface.fingerprint import Likeness
 from efface_hooks import Wiring, wiring
 from efface_hooks.patch import Patch
 
-WATCHED = ("/efface/", "/efface_hooks/", "/contextlib.py", "/torch/nn/modules/module.py")
+WATCHED = (
+    *(os.path.dirname(package.__file__) for package in (efface, efface_hooks)),
+    contextlib.__file__,
+    torch.nn.modules.module.__file__,
+)
 POINTS = int(os.environ.get("EFFACE_TEST_INTERRUPTS", "8"))
 
 Erasures = Mapping[str, Erasure]
@@ -36,17 +41,17 @@ class Strike:
     at: int | None = None
     seen: int = 0
 
-    @contextmanager
-    def armed(self) -> Iterator[None]:
+    def on(self, act: Callable[[], Any]) -> Strike:
         before = sys.gettrace()
         sys.settrace(self._called)
         try:
-            yield
+            act()
         finally:
             sys.settrace(before)
+        return self
 
     def _called(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self._line if any(part in frame.f_code.co_filename for part in WATCHED) else None
+        return self._line if frame.f_code.co_filename.startswith(WATCHED) else None
 
     def _line(self, frame: FrameType, event: str, argument: object) -> Any:
         if event == "line":
@@ -97,10 +102,7 @@ def places(count: int) -> list[int]:
 
 def strikes(act: Callable[[], Any]) -> int:
     """How many lines an act runs."""
-    counter = Strike()
-    with counter.armed():
-        act()
-    return counter.seen
+    return Strike().on(act).seen
 
 
 ACTS: dict[str, tuple[Callable[[Editor, Erasures], Any], bool]] = {
@@ -137,8 +139,8 @@ def test_an_interrupted_change_happened_wholly_or_not_at_all(
     assert state(pipe) == base
     for position, place in enumerate(places(total)):
         one = opened()
-        with pytest.raises(KeyboardInterrupt), Strike(place).armed():
-            act(one, erasures)
+        with pytest.raises(KeyboardInterrupt):
+            Strike(place).on(lambda one=one: act(one, erasures))
         found = outcome(one)
         assert found in pictures, f"after line {place} of {total}"
         if position % 4 == 0:
@@ -155,8 +157,8 @@ def test_an_interrupted_editor_left_nothing_or_can_be_found(
     total = strikes(make)
     Editor.of(pipe).close()  # type: ignore[union-attr]
     for place in places(total):
-        with pytest.raises(KeyboardInterrupt), Strike(place).armed():
-            make()
+        with pytest.raises(KeyboardInterrupt):
+            Strike(place).on(make)
         found = Editor.of(pipe)
         if found is not None:
             assert found.verify() == []
@@ -166,8 +168,8 @@ def test_an_interrupted_editor_left_nothing_or_can_be_found(
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_an_interrupted_close_takes_everything_off_all_the_same(
-    fused: bool, pipe: Any, registry: Registry, erasures: Erasures, state: Any
+def test_an_interrupted_close_happened_wholly_or_not_at_all(
+    fused: bool, pipe: Any, registry: Registry, erasures: Erasures, outcome: Any, state: Any
 ) -> None:
     base = state(pipe)
 
@@ -178,14 +180,22 @@ def test_an_interrupted_close_takes_everything_off_all_the_same(
         return one
 
     one = opened()
-    total = strikes(one.close)
+    old, total, new = outcome(one), strikes(one.close), outcome(one)
     for place in places(total):
         one = opened()
-        with pytest.raises(KeyboardInterrupt), Strike(place).armed():
-            one.close()
+        with pytest.raises(KeyboardInterrupt):
+            Strike(place).on(one.close)
+        assert outcome(one) in (old, new), f"after line {place} of {total}"
         one.close()
         assert state(pipe) == base, f"after line {place} of {total}"
-        assert one.entries == ()
+    for call in range(1, 5):
+        one = opened()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(wiring, "_unhook", interrupting(wiring._unhook, call, after=False))
+            with pytest.raises(KeyboardInterrupt):
+                one.close()
+        assert outcome(one) == new, f"call {call}"
+        assert state(pipe) == base
 
 
 def test_an_interrupted_fit_puts_the_edits_back(
@@ -194,11 +204,25 @@ def test_an_interrupted_fit_puts_the_edits_back(
     with Editor(pipe, erasures["tilt"], erasures["word"], registry=registry) as one:
         old = outcome(one)
         act = lambda: erase(pipe, "dog", anchor="tree", method="tilt", registry=registry)  # noqa: E731
+        act()  # so that what is remembered from the first time is in place
         total = strikes(act)
         for place in places(total):
-            with pytest.raises(KeyboardInterrupt), Strike(place).armed():
-                act()
+            with pytest.raises(KeyboardInterrupt):
+                Strike(place).on(act)
             assert outcome(one) == old, f"after line {place} of {total}"
+
+
+def test_an_interrupt_while_a_fit_puts_the_edits_back_puts_them_back_all_the_same(
+    pipe: Any, registry: Registry, erasures: Erasures, outcome: Any
+) -> None:
+    with Editor(pipe, erasures["tilt"], erasures["word"], registry=registry) as one:
+        old = outcome(one)
+        for call in range(1, 7):
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(Wiring, "_hook", interrupting(Wiring._hook, call, after=False))
+                with pytest.raises(KeyboardInterrupt):
+                    erase(pipe, "dog", anchor="tree", method="tilt", registry=registry)
+            assert outcome(one) == old, f"call {call}"
 
 
 # Named places

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -128,6 +129,20 @@ def test_two_paths_to_one_module_are_one_point(exact_sd1, do):
             embeddings.append(pipe.encode_prompt("a cat", "cpu", 1, False)[0])
     assert torch.equal(*embeddings)
     assert not torch.equal(embeddings[0], base)
+
+
+def test_a_plugin_s_name_for_a_module_and_its_own_are_one_point(exact_sd1, do):
+    point = do.one(exact_sd1, "cross_attn.v")
+    change, other = do.square(point), do.oblong(point)
+    named, plain = Patch(exact_sd1, extra=[replace(point, name="my.favourite")]), Patch(exact_sd1)
+    named.map("my.favourite", change)
+    plain.add(point, other)
+    edited = times_map(weight(exact_sd1, point), change) + other.weight
+    for patches in ((named, plain), (plain, named)):
+        with do.attached(exact_sd1, *patches):
+            by_hooks = do.predict(exact_sd1)
+        by_hand = do.predict_with(exact_sd1, {f"{point.path}.weight": edited})
+        torch.testing.assert_close(by_hooks, by_hand, **CLOSE)
 
 
 def test_a_projection_of_a_text_encoder_is_edited_as_its_weight_is(fresh, do):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from efface_hooks import BadEdit, NotInThisPass, Patch
+from efface_hooks.origins import KEPT_ROWS, Origins
 
 CAT, DOG = "a cat", "a dog by a house"
 
@@ -258,6 +259,29 @@ def test_what_is_computed_per_prompt_is_computed_anew_after_the_patches_of_a_tex
         wiring.set([look])
         do.predict(sd1, encoder_hidden_states=text)
     assert len(runs) == 2
+
+
+def test_what_was_computed_for_the_latest_prompts_is_kept(sd1, do):
+    runs = []
+    look, _ = do.seeing(sd1, lambda call: call.per_prompt(runs.append))
+    texts = [do.inputs(sd1, seed=seed)["encoder_hidden_states"] for seed in range(10)]
+    with do.attached(sd1, look):
+        for text in texts:
+            for _ in range(2):
+                do.predict(sd1, encoder_hidden_states=text)
+        assert len(runs) == 10
+        do.predict(sd1, encoder_hidden_states=texts[-2])
+    assert len(runs) == 10
+
+
+def test_the_oldest_rows_are_forgotten_first():
+    origins = Origins()
+    states = torch.arange(KEPT_ROWS + 2, dtype=torch.float32).view(-1, 1, 1) + 1
+    ids = torch.arange(KEPT_ROWS + 2).view(-1, 1)
+    origins.record("text_encoder", ids, (states,), torch.nn.Identity(), torch.float32)
+    oldest, kept, newest = (origins.cache(states[[row]], states[[row]]).ids for row in (1, 2, -1))
+    assert oldest is None
+    assert [kept.tolist(), newest.tolist()] == [[[2]], [[KEPT_ROWS + 1]]]
 
 
 def test_memo_is_shared_within_a_pass_and_fresh_for_the_next(pipe, do):

@@ -191,6 +191,22 @@ def test_factors_need_not_have_the_model_s_dtype(half, do):
             assert do.predict(half).dtype is half.unet.dtype
 
 
+def test_edits_follow_the_model_to_another_dtype(fresh_slim, do):
+    pipe = fresh_slim()
+    point, inputs = do.one(pipe, "cross_attn.k"), do.inputs(pipe)
+    change = do.square(point, dtype=torch.float64)
+    patch = do.patch(pipe, "map", point, change)
+    patch.add("unet.conv_in", do.dense(8, 36))
+    with do.attached(pipe, patch), watched(do.at(pipe, point)) as seen:
+        do.predict(pipe, **inputs)
+        assert seen["given"].dtype is torch.float32
+        pipe.unet.double()
+        wide = do.inputs(pipe)
+        do.predict(pipe, **wide)
+    text = wide["encoder_hidden_states"]
+    assert torch.equal(seen["given"], text + text @ change.weight.T)
+
+
 def test_layerwise_casting_keeps_the_edits(fresh_slim, do):
     pipe = fresh_slim()
     point, inputs = do.one(pipe, "cross_attn.k"), do.inputs(pipe)

@@ -352,6 +352,18 @@ def test_a_hook_removed_from_a_layer_is_noticed(slim, do, table):
         assert torch.equal(do.picture(slim, steps=1), edited)
 
 
+@pytest.mark.parametrize("table", ["_forward_pre_hooks", "_forward_hooks"])
+def test_a_hook_that_vanishes_in_the_middle_of_a_pass_is_missed_at_its_end(slim, do, table):
+    point = do.one(slim, "cross_attn.k")
+    patch = do.patch(slim, "step", "unet.step", lambda call: getattr(do.at(slim, point), table).clear())
+    patch.map(point, do.square(point))
+    patch.output(point, double)
+    with do.attached(slim, patch):
+        with pytest.raises(EditLost) as lost:
+            do.picture(slim)
+        assert lost.value.point == point.name
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [

@@ -155,17 +155,20 @@ def test_a_call_with_wrong_arguments_leaves_no_open_call(sd1, do):
         assert torch.equal(do.predict(sd1), edited)
 
 
-def test_an_edit_may_run_a_text_encoder_inside_its_pass(sd1, do):
+@pytest.mark.parametrize("place", ["unet.mid", "unet.skip.2", "unet.text", "unet.step", "input"])
+def test_an_edit_may_run_a_text_encoder_inside_its_pass(sd1, do, place):
     ids = torch.zeros(1, 16, dtype=torch.int64)
     inside, after, look = [], [], do.patch(sd1, "output", "text_encoder.layers.1.mlp.fc2", lambda x, call: x)
     look.output(do.one(sd1, "text_encoder.v"), lambda x, call: inside.append(call.component) or x)
 
-    def edit(x, call):
+    def edit(*args):
         sd1.text_encoder(ids)
-        after.append(current() is call)
-        return x
+        after.append(current() is args[-1])
+        return args[0]
 
-    with do.attached(sd1, look, do.patch(sd1, "output", "unet.mid", edit)):
+    verb = {"unet.step": "step", "input": "input"}.get(place, "output")
+    point = do.one(sd1, "cross_attn.v") if place == "input" else place
+    with do.attached(sd1, look, do.patch(sd1, verb, point, edit)):
         do.predict(sd1, encoder_hidden_states=sd1.text_encoder(ids.repeat(2, 1))[0].detach())
     assert inside == ["text_encoder", "text_encoder"]
     assert after == [True]
