@@ -274,14 +274,22 @@ def test_what_was_computed_for_the_latest_prompts_is_kept(sd1, do):
     assert len(runs) == 10
 
 
-def test_the_oldest_rows_are_forgotten_first():
-    origins = Origins()
-    states = torch.arange(KEPT_ROWS + 2, dtype=torch.float32).view(-1, 1, 1) + 1
-    ids = torch.arange(KEPT_ROWS + 2).view(-1, 1)
-    origins.record("text_encoder", ids, (states,), torch.nn.Identity(), torch.float32)
-    oldest, kept, newest = (origins.cache(states[[row]], states[[row]]).ids for row in (1, 2, -1))
-    assert oldest is None
-    assert [kept.tolist(), newest.tolist()] == [[[2]], [[KEPT_ROWS + 1]]]
+def test_the_rows_that_were_not_made_for_longest_are_forgotten_first():
+    origins, states = Origins(), torch.arange(1, KEPT_ROWS + 2, dtype=torch.float32).view(-1, 1, 1)
+
+    def made(rows):
+        origins.record(
+            "text_encoder", torch.tensor(rows).view(-1, 1), (states[rows],), torch.nn.Identity(), torch.float32
+        )
+
+    def known(row):
+        ids = origins.cache(states[[row]], states[[row]]).ids
+        return None if ids is None else ids.item()
+
+    made(list(range(KEPT_ROWS)))
+    made([0])
+    made([KEPT_ROWS])
+    assert [known(row) for row in (0, 1, 2, KEPT_ROWS)] == [0, None, 2, KEPT_ROWS]
 
 
 def test_memo_is_shared_within_a_pass_and_fresh_for_the_next(pipe, do):
