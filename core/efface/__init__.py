@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from efface.errors import UnknownMethod as UnknownMethod
     from efface.errors import UnknownModel as UnknownModel
     from efface.errors import UnknownPlugin as UnknownPlugin
+    from efface.errors import UnknownSuite as UnknownSuite
     from efface.errors import WrongBase as WrongBase
     from efface.hookspecs import hookimpl as hookimpl
     from efface.loading import load as load
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from efface.named import NamedModel as NamedModel
     from efface.registry import Registry as Registry
     from efface.settings import setting as setting
+    from efface.suite import Scene as Scene
+    from efface.suite import Suite as Suite
+    from efface.suite import SuiteConcept as SuiteConcept
     from efface_hooks.call import Call as Call
     from efface_hooks.delta import Dense as Dense
     from efface_hooks.delta import LowRank as LowRank
@@ -58,7 +62,7 @@ __getattr__, __all__ = lazily(
         "efface.erasing": "erase",
         "efface.erasure": "Erasure",
         "efface.errors": "BadArtifact BadConcept BadSetting CannotSave EffaceError PluginError UnknownMethod "
-        "UnknownModel UnknownPlugin WrongBase",
+        "UnknownModel UnknownPlugin UnknownSuite WrongBase",
         "efface.hookspecs": "hookimpl",
         "efface.loading": "load",
         "efface.method": "Covers Fit Fitted Method Run",
@@ -66,6 +70,7 @@ __getattr__, __all__ = lazily(
         "efface.named": "NamedModel",
         "efface.registry": "Registry",
         "efface.settings": "setting",
+        "efface.suite": "Scene Suite SuiteConcept",
         "efface_hooks.call": "Call",
         "efface_hooks.delta": "Dense LowRank",
         "efface_hooks.errors": "AlreadyEdited BadEdit BypassedError EditLost HookError NotInThisPass UnknownPoint "

@@ -19,7 +19,7 @@ from efface.registry import Registry
 from efface.settings import build
 from efface_hooks import EditLost, HookPoint, Patch, Wiring
 from efface_hooks.patch import checked_scale
-from efface_hooks.point import find
+from efface_hooks.point import find_all
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Editor:
         self._entries: tuple[Entry, ...] = ()
         self._fused: Fusion | None = None
         self._likenesses: dict[str, fingerprint.Likeness] = {}
-        self._change([self._entry(erasure, label) for erasure, label in _labelled((), erasures)])
+        sketches: fingerprint.Sketches = {}
+        self._change([self._entry(erasure, label, sketches) for erasure, label in _labelled((), erasures)])
 
     @staticmethod
     def of(pipe: Any) -> Editor | None:
@@ -81,7 +82,7 @@ class Editor:
         """Put an erasure on top of the stack and return its label."""
         self._refuse_fused("change the list")
         ((_, own),) = _labelled([entry.label for entry in self._entries], [erasure], label)
-        entry = replace(self._entry(erasure, own), scale=checked_scale(scale), enabled=enabled)
+        entry = replace(self._entry(erasure, own, {}), scale=checked_scale(scale), enabled=enabled)
         self._change([*self._entries, entry])
         return own
 
@@ -171,15 +172,14 @@ class Editor:
     ) -> None:
         self.close()
 
-    def _entry(self, erasure: Erasure, label: str) -> Entry:
+    def _entry(self, erasure: Erasure, label: str, sketches: fingerprint.Sketches) -> Entry:
         self._likenesses[label] = fingerprint.check(
-            erasure.header.base, self.pipe, self._points(erasure), allow_other=self._allow_other_base
+            erasure.header.base, self.pipe, self._points(erasure), self._allow_other_base, sketches
         )
         return Entry(label, erasure)
 
     def _points(self, erasure: Erasure) -> list[HookPoint]:
-        extra = self._registry.points(self.pipe)
-        return [find(self.pipe, name, extra) for name in erasure.header.points]
+        return find_all(self.pipe, erasure.header.points, self._registry.points(self.pipe))
 
     def _found(self, which: str | Erasure) -> Entry:
         for entry in self._entries:

@@ -28,6 +28,10 @@ class UnknownModel(EffaceError):
     """A name that no loaded plugin gives to a model."""
 
 
+class UnknownSuite(EffaceError):
+    """A name that no loaded plugin gives to a suite, or a model that no suite accepts."""
+
+
 class BadSetting(EffaceError):
     """A hyper-parameter that the method does not have, or a value it cannot take."""
 

@@ -24,18 +24,23 @@ CHUNK = 128
 QUIET = 1e-4
 
 
-def fingerprint(pipe: Any, points: Iterable[HookPoint]) -> dict[str, Any]:
+Sketches = dict[str, list[float]]
+
+
+def fingerprint(pipe: Any, points: Iterable[HookPoint], sketches: Sketches | None = None) -> dict[str, Any]:
     """What identifies the base under an erasure that touches these points.
 
     `structure`: sha256 over names and shapes of the tensors concerned. `weights`: for each of them eight seeded +-1
-    projections divided by its norm, in float64, adapters left out. `dtype`: the U-Net's.
+    projections divided by its norm, in float64, adapters left out. `dtype`: the U-Net's. `sketches` has the ones that
+    were made a moment ago, and takes up those made here.
     """
+    made = {} if sketches is None else sketches
     tensors = dict(_concerned(pipe, list(points)))
     return {
         "pipeline": type(pipe).__name__,
         "dtype": str(component(pipe, "unet").dtype).removeprefix("torch."),
         "structure": _structure(tensors),
-        "weights": {name: sketch(name, tensor) for name, tensor in tensors.items()},
+        "weights": {name: made.get(name) or made.setdefault(name, sketch(name, t)) for name, t in tensors.items()},
     }
 
 
@@ -51,12 +56,18 @@ class Likeness:
         return self.difference <= self.allowed
 
 
-def check(base: Mapping[str, Any], pipe: Any, points: Iterable[HookPoint], allow_other: bool = False) -> Likeness:
+def check(
+    base: Mapping[str, Any],
+    pipe: Any,
+    points: Iterable[HookPoint],
+    allow_other: bool = False,
+    sketches: Sketches | None = None,
+) -> Likeness:
     """How far this pipeline is from a fingerprint; WrongBase when it is another model.
 
     Casts to float16 stay within 1e-3 and casts to bfloat16 within 1e-2. Another structure is never allowed.
     """
-    found = fingerprint(pipe, points)
+    found = fingerprint(pipe, points, sketches)
     if found["structure"] != base.get("structure"):
         raise WrongBase(
             f"This erasure was made for a {base.get('pipeline')} of another structure: names or shapes of its "

@@ -9,6 +9,7 @@ import pluggy
 if TYPE_CHECKING:
     from efface.method import Method
     from efface.named import NamedModel
+    from efface.suite import Suite
     from efface_hooks import HookPoint
 
 PROJECT = "efface"
@@ -25,6 +26,11 @@ def efface_methods() -> list[type[Method]]:  # type: ignore[empty-body]
 @hookspec
 def efface_models() -> list[NamedModel]:  # type: ignore[empty-body]
     """The models that the plugin brings along, each under a short name."""
+
+
+@hookspec
+def efface_suites() -> list[Suite]:  # type: ignore[empty-body]
+    """What the plugin can measure erasures with, on the models that it accepts."""
 
 
 @hookspec

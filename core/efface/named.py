@@ -9,9 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A pipeline folder under a short name; `path` finds or makes it, `neutral` is its prompt for nothing special."""
+    """A pipeline folder under a short name; `path` finds or makes it, `neutral` is its prompt for nothing special.
+
+    `erasures` is a folder of fitted files that come with the model, for fits that take longer than anyone waits.
+    """
 
     name: str
     summary: str
     path: Callable[[], Path]
     neutral: str
+    erasures: Callable[[], Path] | None = None

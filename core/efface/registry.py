@@ -18,12 +18,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import pluggy
 
 from efface import hookspecs
-from efface.errors import EffaceError, PluginError, UnknownMethod, UnknownModel, UnknownPlugin, unknown
+from efface.errors import (
+    EffaceError,
+    PluginError,
+    UnknownMethod,
+    UnknownModel,
+    UnknownPlugin,
+    UnknownSuite,
+    unknown,
+)
 from efface.method import METHOD_NAME, check_method
 from efface.named import NamedModel
+from efface.suite import check_suite
 
 if TYPE_CHECKING:
     from efface.method import Method
+    from efface.model import Model
+    from efface.suite import Suite
     from efface_hooks import HookPoint
 
 GROUP = "efface"
@@ -108,6 +119,7 @@ class Registry:
         """What went wrong in any plugin; loads them all."""
         self._provided("efface_methods")
         self._provided("efface_models")
+        self._provided("efface_suites")
         return list(self._broken.values())
 
     def methods(self) -> dict[str, type[Method]]:
@@ -125,6 +137,18 @@ class Registry:
     def model(self, name: str) -> NamedModel:
         """The model of this name, or of the name `distribution:name`."""
         return cast(NamedModel, self._one("model", "efface_models", name, UnknownModel))
+
+    def suites(self) -> dict[str, Suite]:
+        """Every suite by name; where several plugins use one name, by `distribution:name`."""
+        return _keyed(self._provided("efface_suites"))
+
+    def suite(self, name: str) -> Suite:
+        """The suite of this name, or of the name `distribution:name`."""
+        return cast("Suite", self._one("suite", "efface_suites", name, UnknownSuite))
+
+    def suite_for(self, model: Model) -> Suite | None:
+        """The first suite, by name, that accepts the model; None where no suite does."""
+        return next((suite for suite in self.suites().values() if suite.accepts(model)), None)
 
     def points(self, pipe: object) -> list[HookPoint]:
         """The hook points that plugins add to this pipeline, plugin by plugin."""
@@ -308,6 +332,7 @@ def _check_point(point: object) -> None:
 _CHECKS: Mapping[str, Callable[[object], None]] = {
     "efface_methods": check_method,
     "efface_models": _check_model,
+    "efface_suites": check_suite,
     "efface_points": _check_point,
 }
 

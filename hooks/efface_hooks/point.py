@@ -62,8 +62,13 @@ def points(pipe: Any, *kinds: str, extra: Iterable[HookPoint] = ()) -> list[Hook
 
 def find(pipe: Any, name: str, extra: Iterable[HookPoint] = ()) -> HookPoint:
     """The hook point of that name, listed or any module with a weight (kind `weight`); else UnknownPoint."""
+    return find_all(pipe, [name], extra)[0]
+
+
+def find_all(pipe: Any, names: Iterable[str], extra: Iterable[HookPoint] = ()) -> list[HookPoint]:
+    """The hook points of these names, as `find` gives them, from one look at the pipeline."""
     table = {point.name: point for point in points(pipe, extra=extra)}
-    return table[name] if name in table else weight_point(pipe, name, table)
+    return [table[name] if name in table else weight_point(pipe, name, table) for name in names]
 
 
 def weight_point(pipe: Any, name: str, known: Mapping[str, HookPoint]) -> HookPoint:

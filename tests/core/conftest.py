@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -290,13 +291,38 @@ def latents() -> Callable[..., Tensor]:
     return latents_of
 
 
+def marks_of(pipe: Any) -> tuple[object, ...]:
+    """What cannot stay the same when a state changes; quick to take. torch counts every write to a tensor."""
+    found = [module for _, module in modules(pipe)]
+    tensors = [tensor for module in found for tensor in (*module._parameters.values(), *module._buffers.values())]
+    return (
+        [(id(one), one._version, one.requires_grad, one.grad is None) for one in tensors if one is not None],
+        [module.training for module in found],
+        hook_counts(pipe),
+    )
+
+
+@dataclass
+class Shared:
+    pipe: Any
+    state: State
+    marks: tuple[object, ...]
+
+    def check(self) -> None:
+        marks = marks_of(self.pipe)
+        if marks != self.marks:
+            now = dataclasses.replace(state_of(self.pipe), rng=self.state.rng)
+            assert now == self.state, "this test left a shared pipeline changed"
+            self.marks = marks
+
+
 @pytest.fixture(scope="session")
-def _shared() -> dict[str, tuple[Any, State]]:
+def _shared() -> dict[str, Shared]:
     return {}
 
 
 @pytest.fixture
-def shared(_shared: dict[str, tuple[Any, State]]) -> Iterator[Callable[[str], Any]]:
+def shared(_shared: dict[str, Shared]) -> Iterator[Callable[[str], Any]]:
     """Pipelines by family that all tests share: whoever leaves one changed fails."""
 
     def get(family: str) -> Any:
@@ -304,24 +330,18 @@ def shared(_shared: dict[str, tuple[Any, State]]) -> Iterator[Callable[[str], An
             pipe = tiny_pipeline(family)  # type: ignore[arg-type]
             # transformers puts hooks of its own on a text encoder when it is first used
             efface.Model(pipe).encode(["a"])
-            _shared[family] = pipe, state_of(pipe)
+            _shared[family] = Shared(pipe, state_of(pipe), marks_of(pipe))
         used.add(family)
-        return _shared[family][0]
+        return _shared[family].pipe
 
     used: set[str] = set()
     rng = torch.get_rng_state()
     yield get
     torch.set_rng_state(rng)
     for family in used:
-        pipe, before = _shared.pop(family)
-        after = state_of(pipe)
-        assert (after.weights, after.keys, after.hooks, after.modes) == (
-            before.weights,
-            before.keys,
-            before.hooks,
-            before.modes,
-        ), "this test left a shared pipeline changed"
-        _shared[family] = pipe, before
+        lent = _shared.pop(family)
+        lent.check()
+        _shared[family] = lent
 
 
 @pytest.fixture

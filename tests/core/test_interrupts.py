@@ -29,7 +29,7 @@ WATCHED = (
     contextlib.__file__,
     torch.nn.modules.module.__file__,
 )
-POINTS = int(os.environ.get("EFFACE_TEST_INTERRUPTS", "8"))
+POINTS = int(os.environ.get("EFFACE_TEST_INTERRUPTS", "5"))
 
 Erasures = Mapping[str, Erasure]
 

@@ -159,8 +159,8 @@ def test_a_misspelled_hook_is_refused(install: Install) -> None:
     install("fake-blur", method_module("blur"))
     registry = Registry.installed()
     assert faults(registry)["bad"] == (
-        "PluginError: No hook 'efface_method'; efface has: efface_methods, efface_models, efface_points. "
-        "Did you mean 'efface_methods'?"
+        "PluginError: No hook 'efface_method'; efface has: efface_methods, efface_models, efface_points, "
+        "efface_suites. Did you mean 'efface_methods'?"
     )
     assert "blur" in registry.methods()
     assert "bad" not in registry.methods()

@@ -1,0 +1,120 @@
+"""What a plugin brings so that erasures on a model can be measured: what it may show, and who can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from efface.concept import Kind, Request
+from efface.errors import PluginError
+from efface.method import METHOD_NAME
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from efface.model import Model
+
+SHOWN = 0.5
+
+
+@dataclass(frozen=True)
+class SuiteConcept:
+    """A concept that a suite can tell in pictures.
+
+    `synonyms` may stand in requests; `held_out` words mean the same and stand in none, so that they measure
+    generality. `kept` is false where no keep list may name it either, so that specificity on it is honest.
+    `neighbours` are the concepts nearest to it; `shows` are other concepts that its pictures show as well.
+    """
+
+    text: str
+    kind: Kind = "object"
+    synonyms: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    kept: bool = True
+    neighbours: tuple[str, ...] = ()
+    shows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A prompt that shows a concept beside another one."""
+
+    prompt: str
+    other: str
+
+
+class Suite(Protocol):
+    """Prompts and judges for the models it accepts; a class that derives from this one has the defaults below.
+
+    Concepts go by their text. `digest` changes with whatever the scores depend on, such as a detector's weights.
+    """
+
+    name: str
+    summary: str
+    digest: str
+    guidance: float = 7.5
+    unrelated: tuple[str, ...] = ()
+    """Prompts that name no concept which might be erased, one picture per seed."""
+
+    @property
+    def example(self) -> Request:
+        """The erasure that a demonstration shows: one concept with its anchor and what to keep."""
+        ...
+
+    def accepts(self, model: Model) -> bool:
+        """Whether the suite can judge this model's pictures."""
+        ...
+
+    def concepts(self, kind: Kind | None = None) -> Sequence[SuiteConcept]:
+        """The concepts it can tell, all or of one kind."""
+        ...
+
+    def templates(self, kind: Kind) -> Sequence[str]:
+        """Prompts with {} where a concept of this kind goes."""
+        ...
+
+    def found(self, images: Sequence[Image], concept: str) -> NDArray[np.floating[Any]]:
+        """How surely each picture shows the concept, (n,) from 0 to 1; from 0.5 on it counts as shown."""
+        ...
+
+    def scenes(self, concept: str) -> Sequence[Scene]:
+        """Prompts of two objects, one of them the concept; none where it makes no sense."""
+        return ()
+
+    def region(self, images: Sequence[Image], concept: str) -> NDArray[np.bool_] | None:
+        """Where each picture shows the concept, (n, H, W); None where the suite cannot tell."""
+        return None
+
+    def features(self, images: Sequence[Image]) -> NDArray[np.floating[Any]] | None:
+        """What the pictures look like, (n, D), for distances between distributions; None where it cannot tell."""
+        return None
+
+
+NEEDED: Mapping[str, type | tuple[type, ...]] = {
+    "name": str,
+    "summary": str,
+    "digest": str,
+    "guidance": (int, float),
+    "unrelated": tuple,
+    "example": Request,
+}
+ANSWERS = ("accepts", "concepts", "templates", "found", "scenes", "region", "features")
+
+
+def check_suite(suite: object) -> None:
+    """Raise PluginError with the first thing that keeps an object from being a suite."""
+    if isinstance(suite, type):
+        raise PluginError(f"efface_suites returns objects, not the class {suite.__qualname__}; call it")
+    where = f"Suite {type(suite).__module__}.{type(suite).__qualname__}"
+    for attribute, kind in NEEDED.items():
+        found = getattr(suite, attribute, None)
+        if not isinstance(found, kind):
+            raise PluginError(f"{where} has {attribute} = {found!r}, which is not what efface.Suite says")
+    for function in ANSWERS:
+        if not callable(getattr(suite, function, None)):
+            raise PluginError(f"{where} has no function {function!r}; derive it from efface.Suite")
+    if not METHOD_NAME.fullmatch(str(suite.name)):  # type: ignore[attr-defined]
+        raise PluginError(f"A suite's name is lower case, such as 'my-suite', not {suite.name!r}")  # type: ignore[attr-defined]
