@@ -56,8 +56,6 @@ class Suite(Protocol):
     summary: str
     digest: str
     guidance: float = 7.5
-    unrelated: tuple[str, ...] = ()
-    """Prompts that name no concept which might be erased, one picture per seed."""
 
     @property
     def example(self) -> Request:
@@ -84,6 +82,10 @@ class Suite(Protocol):
         """Prompts of two objects, one of them the concept; none where it makes no sense."""
         return ()
 
+    def unrelated(self, concept: str) -> Sequence[str]:
+        """Prompts that have nothing to do with the concept; each is drawn with a few seeds."""
+        return ()
+
     def region(self, images: Sequence[Image], concept: str) -> NDArray[np.bool_] | None:
         """Where each picture shows the concept, (n, H, W); None where the suite cannot tell."""
         return None
@@ -98,10 +100,9 @@ NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "summary": str,
     "digest": str,
     "guidance": (int, float),
-    "unrelated": tuple,
     "example": Request,
 }
-ANSWERS = ("accepts", "concepts", "templates", "found", "scenes", "region", "features")
+ANSWERS = ("accepts", "concepts", "templates", "found", "scenes", "unrelated", "region", "features")
 
 
 def check_suite(suite: object) -> None:
