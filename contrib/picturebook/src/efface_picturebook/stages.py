@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -15,8 +15,22 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from efface_picturebook import autoencoder, checkpoint, denoiser, examples, export, loop, networks, sheet, tokenizer
+from efface_picturebook import (
+    autoencoder,
+    checkpoint,
+    denoiser,
+    education,
+    examples,
+    export,
+    gallery,
+    loop,
+    networks,
+    sheet,
+    tokenizer,
+)
+from efface_picturebook.detector import Detector
 from efface_picturebook.examples import Examples
+from efface_picturebook.lesson import Lesson, lesson, loss
 from efface_picturebook.schedule import Plan
 
 log = logging.getLogger(__name__)
@@ -25,6 +39,8 @@ Trained = TypeVar("Trained", bound=nn.Module)
 
 AUTOENCODER_RATE = 1e-3
 AUTOENCODER_BATCH = 24
+DETECTOR_RATE = 3e-3
+DETECTOR_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,7 @@ class Job:
     steps: int
     autoencoder_steps: int
     accelerator: Accelerator
+    detector_steps: int = 1600
 
     @property
     def device(self) -> torch.device:
@@ -82,6 +99,32 @@ def train_denoiser(job: Job, stop_at: int | None = None) -> loop.Run:
     return run
 
 
+def train_detector(job: Job, stop_at: int | None = None) -> Detector:
+    """Train the detector, find its operating point, and write it to `out/detector.safetensors`."""
+    folder = job.out / "detector"
+    pictures = education.collection(folder, lambda: _trained_autoencoder(job), job.device, job.seed)
+    empties = gallery.empties()
+    log.info("collected %d pictures", len(pictures))
+    networks.seeded(job.seed)
+    run = loop.Run.start(_placed(Detector(), job), DETECTOR_RATE)
+    plan = Plan(job.detector_steps, DETECTOR_RATE, warm_up=100, decay=0.6)
+
+    def taught(step: int) -> Lesson:
+        chosen = loop.batch_indices(job.seed, step, count=len(pictures), batch=DETECTOR_BATCH)
+        return lesson(pictures[chosen], empties, loop.generator(job.seed, step))
+
+    def loss_at(step: int) -> Tensor:
+        batch = taught(step).to(job.device)
+        return loss(run.module(batch.pictures), batch)
+
+    loop.train(run, plan, folder, loss_at, job.accelerator, stop_at=stop_at)
+    detector = cast(Detector, loop.with_weights(run.module, run.average))
+    education.reckon(detector, taught, job.device)
+    education.calibrate(detector, job.device, job.seed)
+    export.write_detector(detector, job.out / "detector.safetensors")
+    return detector
+
+
 def export_pipeline(job: Job) -> None:
     """Write the averaged weights as a pipeline to `out/pipeline`."""
     export.write(assembled(job), job.out / "pipeline")
@@ -106,6 +149,7 @@ STAGES: Mapping[str, Callable[[Job], object]] = MappingProxyType(
     {
         "autoencoder": train_autoencoder,
         "unet": train_denoiser,
+        "detector": train_detector,
         "export": export_pipeline,
         "sheet": draw_sheet,
     }

@@ -17,8 +17,9 @@ def parser() -> argparse.ArgumentParser:
     line = argparse.ArgumentParser(prog="python -m efface_picturebook.train", description=__doc__)
     line.add_argument("--stage", choices=(*stages.STAGES, "all"), default="all")
     line.add_argument("--out", type=Path, default=Path("runs/picturebook"), help="checkpoints and results")
-    line.add_argument("--steps", type=int, default=1800, help="steps of the U-Net and text encoder")
+    line.add_argument("--steps", type=int, default=4600, help="steps of the U-Net and text encoder")
     line.add_argument("--autoencoder-steps", type=int, default=4000)
+    line.add_argument("--detector-steps", type=int, default=1600)
     line.add_argument("--pictures", type=int, default=40_000, help="pictures rendered for training")
     line.add_argument("--batch", type=int, default=64)
     line.add_argument("--rate", type=float, default=1.5e-3, help="learning rate of the U-Net")
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         rate=options.rate,
         steps=options.steps,
         autoencoder_steps=options.autoencoder_steps,
+        detector_steps=options.detector_steps,
         accelerator=accelerator,
     )
     for stage in stages.STAGES if options.stage == "all" else (options.stage,):
