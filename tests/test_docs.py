@@ -25,6 +25,7 @@ import efface_hooks.errors
 import efface_hooks.patch
 from efface import erasure, fingerprint, header, hookspecs, registry
 from efface.cli import group
+from efface.evaluation.gallery import CACHE
 from efface.settings import describe
 from efface.testing import FAMILIES, tiny_pipeline
 
@@ -224,6 +225,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     monkeypatch.syspath_prepend(tmp_path)
     for variable in (registry.LOAD, registry.DISABLE):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     before = set(sys.modules)
     yield lambda page: Reader(page, tmp_path)
     for name in set(sys.modules) - before:
@@ -379,6 +381,9 @@ SPECS = {name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, f
 BRINGS: dict[str, Callable[[registry.Registry, Any], Any]] = {
     "efface_methods": lambda found, pipe: [method.name for method in found.methods().values()],
     "efface_models": lambda found, pipe: [model.name for model in found.models().values()],
+    "efface_suites": lambda found, pipe: [
+        one.name for one in found.suites().values() if one.accepts(efface.Model(pipe))
+    ],
     "efface_points": lambda found, pipe: [point.name for point in found.points(pipe)],
 }
 

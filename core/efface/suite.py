@@ -102,7 +102,8 @@ NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "guidance": (int, float),
     "example": Request,
 }
-ANSWERS = ("accepts", "concepts", "templates", "found", "scenes", "unrelated", "region", "features")
+OWN = ("accepts", "concepts", "templates", "found")
+ANSWERS = (*OWN, "scenes", "unrelated", "region", "features")
 
 
 def check_suite(suite: object) -> None:
@@ -117,5 +118,8 @@ def check_suite(suite: object) -> None:
     for function in ANSWERS:
         if not callable(getattr(suite, function, None)):
             raise PluginError(f"{where} has no function {function!r}; derive it from efface.Suite")
+    for function in OWN:
+        if getattr(type(suite), function, None) is getattr(Suite, function):
+            raise PluginError(f"{where} does not define {function!r}, for which there is no default")
     if not METHOD_NAME.fullmatch(str(suite.name)):  # type: ignore[attr-defined]
         raise PluginError(f"A suite's name is lower case, such as 'my-suite', not {suite.name!r}")  # type: ignore[attr-defined]

@@ -17,6 +17,15 @@ def seconds(value: float) -> str:
     return f"{round(value) // 60} min {round(value) % 60} s"
 
 
+def roughly(value: float) -> str:
+    """`under 1 s`, `40 s`, `5 min`, `2 h`."""
+    if value < 1:
+        return "0 s" if value <= 0 else "under 1 s"
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.0f} h"
+
+
 def count(value: int) -> str:
     """`12,345`, `12.3 million`, `1.2 billion`."""
     for size, name in ((10**9, "billion"), (10**6, "million")):
@@ -33,7 +42,7 @@ def size(value: int) -> str:
     return f"{value} bytes"
 
 
-def plural(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     """`1 point`, `3 points`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 

@@ -6,7 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from efface.errors import PluginError, UnknownMethod, UnknownModel, UnknownPlugin
+from efface.concept import Concept, Request
+from efface.errors import PluginError, UnknownMethod, UnknownModel, UnknownPlugin, UnknownSuite
 from efface.hookspecs import hookimpl
 from efface.named import NamedModel
 from efface.registry import PluginInfo, Registry
+from efface.suite import Suite, SuiteConcept
 from efface_hooks import HookPoint
 
 METHOD = """
@@ -309,11 +311,14 @@ def test_a_distribution_without_a_name_is_a_plugin_all_the_same(install: Install
     assert "blur" in Registry.installed().methods()
 
 
-def given(*, methods: object = None, models: object = None, points: object = None) -> SimpleNamespace:
+def given(
+    *, methods: object = None, models: object = None, suites: object = None, points: object = None
+) -> SimpleNamespace:
     """A plugin object that returns these things."""
     hooks: dict[str, Callable[..., object]] = {
         "efface_methods": lambda: methods,
         "efface_models": lambda: models,
+        "efface_suites": lambda: suites,
         "efface_points": lambda pipe: points(pipe) if callable(points) else points,
     }
     return SimpleNamespace(__name__="given", **{name: hookimpl(hook) for name, hook in hooks.items()})
@@ -336,7 +341,8 @@ def test_given_plugins_of_one_method_name_are_told_apart_by_their_own_names(inst
 
 def test_a_registry_without_plugins_has_nothing() -> None:
     registry = Registry()
-    assert (registry.methods(), registry.models(), registry.points(None), registry.broken) == ({}, {}, [], [])
+    assert (registry.methods(), registry.models(), registry.suites()) == ({}, {}, {})
+    assert (registry.points(None), registry.broken) == ([], [])
     with pytest.raises(UnknownMethod, match=r"No method 'blur'; installed: none\."):
         registry.method("blur")
 
@@ -361,6 +367,79 @@ def test_a_model_that_is_none_breaks_nothing_else(wrong: object) -> None:
     registry = Registry([given(models=[wrong]), given(models=[PICTURES])])
     assert list(registry.models()) == ["pictures"]
     assert [broken.during for broken in registry.broken] == ["efface_models"]
+
+
+class Judge(Suite):
+    summary = "Tells a cat."
+    digest = "1"
+    example = Request((Concept("cat"),))
+
+    def __init__(self, name: str = "judge", accepted: str = "mine", **changes: object) -> None:
+        self.name = name
+        self.accepted = accepted
+        vars(self).update(changes)
+
+    def accepts(self, model: object) -> bool:
+        return model == self.accepted
+
+    def concepts(self, kind: object = None) -> list[SuiteConcept]:
+        return [SuiteConcept("cat")]
+
+    def templates(self, kind: object) -> list[str]:
+        return ["{}"]
+
+    def found(self, images: Sequence[object], concept: str) -> list[float]:  # type: ignore[override]
+        return [1.0] * len(images)
+
+
+def test_a_plugin_can_bring_a_suite() -> None:
+    judge = Judge()
+    registry = Registry([given(suites=[judge])])
+    assert registry.suites() == {"judge": judge}
+    assert registry.suite("judge") is judge
+    with pytest.raises(UnknownSuite, match=r"No suite 'jury'; installed: judge\."):
+        registry.suite("jury")
+
+
+def test_a_model_gets_the_first_suite_by_name_that_accepts_it() -> None:
+    one, two, other = Judge("one"), Judge("two"), Judge("a-first", accepted="another")
+    registry = Registry([given(suites=[two, other]), given(suites=[one])])
+    assert registry.suite_for("mine") is one  # type: ignore[arg-type]
+    assert registry.suite_for("another") is other  # type: ignore[arg-type]
+    assert registry.suite_for("yours") is None  # type: ignore[arg-type]
+
+
+def test_a_suite_that_derives_from_ours_may_leave_out_what_it_cannot_tell() -> None:
+    judge = Judge()
+    assert (judge.scenes("cat"), judge.unrelated("cat"), judge.guidance) == ((), (), 7.5)
+    assert judge.region([], "cat") is None
+    assert judge.features([]) is None
+
+
+class Mute(Suite):
+    name = "mute"
+    summary = "Says nothing."
+    digest = "1"
+    example = Request((Concept("cat"),))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (Judge, "efface_suites returns objects, not the class Judge; call it"),
+        (Judge("a/b"), "A suite's name is lower case, such as 'my-suite', not 'a/b'"),
+        (Judge(summary=None), "has summary = None, which is not what efface.Suite says"),
+        (Judge(example="cat"), "has example = 'cat', which is not what efface.Suite says"),
+        (Judge(scenes=()), "has no function 'scenes'; derive it from efface.Suite"),
+        (Mute(), "does not define 'accepts', for which there is no default"),
+    ],
+)
+def test_a_suite_that_is_none_breaks_nothing_else(wrong: object, error: str) -> None:
+    registry = Registry([given(suites=[wrong]), given(suites=[Judge()])])
+    assert list(registry.suites()) == ["judge"]
+    (broken,) = registry.broken
+    assert broken.during == "efface_suites"
+    assert error in broken.error
 
 
 MIDDLE = HookPoint("unet.mid", "mid", "unet", "", 0, 0, None, None)

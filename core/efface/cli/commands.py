@@ -14,6 +14,7 @@ COMMANDS = {
     "erase": "efface.cli.erase:erase",
     "generate": "efface.cli.generate:generate",
     "compare": "efface.cli.compare:compare",
+    "evaluate": "efface.cli.evaluate:evaluate",
     "plan": "efface.cli.plan:plan",
     "show": "efface.cli.show:show",
     "methods": "efface.cli.methods:methods",

@@ -9,7 +9,6 @@ import click
 from efface.cli.console import Console
 from efface.cli.opening import erasures_on, open_model, read_erasures, strengths
 from efface.cli.options import (
-    Finite,
     command,
     device_option,
     dtype_option,
@@ -18,6 +17,7 @@ from efface.cli.options import (
     other_base_option,
     pass_console,
     quiet_option,
+    sampling_options,
     scale_option,
 )
 from efface.cli.seeds import chosen, seed_option, seeds_option
@@ -37,9 +37,7 @@ USUAL = Path("out/compare.png")
 @scale_option
 @seed_option
 @seeds_option
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Denoising steps.")
-@click.option("--guidance", type=Finite(), default=7.5, show_default=True, help="How closely to follow the prompt.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures made at once.")
+@sampling_options()
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=USUAL, show_default=True, help="The PNG file.")
 @click.option("--force", is_flag=True, help="Overwrite the file of -o if it is there.")
 @other_base_option

@@ -13,7 +13,6 @@ import click
 from efface.cli.console import Console
 from efface.cli.opening import erasures_on, open_model, read_erasures, strengths
 from efface.cli.options import (
-    Finite,
     command,
     device_option,
     dtype_option,
@@ -22,6 +21,7 @@ from efface.cli.options import (
     other_base_option,
     pass_console,
     quiet_option,
+    sampling_options,
     scale_option,
 )
 from efface.cli.seeds import chosen, seed_option
@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 @scale_option
 @seed_option
 @click.option("--seeds", "count", type=click.IntRange(1), help="This many seeds, counted up from --seed.  [1 from 0]")
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Denoising steps.")
-@click.option("--guidance", type=Finite(), default=7.5, show_default=True, help="How closely to follow the prompt.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures made at once.")
+@sampling_options()
 @click.option("--out", default="out", show_default=True, help="Folder for the pictures, made if it is not there.")
 @click.option("--force", is_flag=True, help="Overwrite pictures that are there.")
 @other_base_option

@@ -11,6 +11,10 @@ import click
 from efface.cli.console import Console
 from efface.method import SEEDS
 
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 pass_console = click.make_pass_decorator(Console, ensure=True)
@@ -39,6 +43,22 @@ class Finite(click.ParamType):  # type: ignore[type-arg]  # generic in the newes
         if not (math.isfinite(number) and number >= 0):
             self.fail(f"{value!r} is not a number of 0 or more", param, ctx)
         return number
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, or a number with s, m or h after it."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        text = str(value).strip().lower()
+        try:
+            seconds = float(text.rstrip("smh")) * UNITS[text.lstrip("0123456789.")]
+        except (ValueError, KeyError):
+            self.fail(f"{value!r} is not a time such as 90, 90s, 10m or 2h", param, ctx)
+        return seconds
 
 
 class Seed(click.ParamType):  # type: ignore[type-arg]
@@ -87,3 +107,28 @@ scale_option = click.option(
     multiple=True,
     help="Strength of the erasures, 1 as fitted: once for all of them, or once for each.",
 )
+
+
+def sampling_options(steps: int = 20, guidance: float | None = 7.5, batch_size: int = 8) -> Decorator:
+    """`--steps`, `--guidance` and `--batch-size`; without a guidance of its own the command gets None unless told."""
+    whose = "" if guidance is not None else "  [what the suite's, else 7.5]"
+    options = (
+        click.option("--steps", type=click.IntRange(1), default=steps, show_default=True, help="Denoising steps."),
+        click.option(
+            "--guidance",
+            type=Finite(),
+            default=guidance,
+            show_default=guidance is not None,
+            help=f"How closely to follow the prompt.{whose}",
+        ),
+        click.option(
+            "--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Pictures made at once."
+        ),
+    )
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate

@@ -7,6 +7,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from efface.wording import counted as counted
+from efface.wording import size as size
+
 if TYPE_CHECKING:
     from efface.concept import Concept
 
@@ -23,17 +26,6 @@ def becomes(concept: Concept, unanchored: Iterable[str] = ()) -> str:
     anchor = concept.anchor or "the empty prompt"
     neutral = " (neutral prompt: no anchor was given)" if concept.text in unanchored else ""
     return f"{concept.text}{also} -> {anchor}{neutral}"
-
-
-def size(count: int) -> str:
-    """Bytes for people: `310 bytes`, `12.3 kB`, `1.2 MB`."""
-    if count < 1000:
-        return f"{count} bytes"
-    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
-
-
-def counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def slug(text: str, fallback: str) -> str:

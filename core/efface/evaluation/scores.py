@@ -25,10 +25,11 @@ class Scores:
 
     Rates and mean absolute changes are in 0..1. `efficacy`: share of pictures that still show the concept,
     `efficacy_base` before. `anchor`: share that shows the anchor. `generality`: share of pictures of held-out synonyms
-    that show it. `specificity_drop`: base minus edited rate at the same seeds, over all other concepts; for the
-    `specificity_worst` of them, and over those that no keep list names (`specificity_never_kept`). `locality_other`:
-    share of two-object scenes that show the other object, `locality_other_base` before. `locality_outside_mae`: change
-    outside the erased object's region in the base picture. `fidelity_mae`: change of unrelated prompts' pictures.
+    that show it, `generality_base` before. `specificity_drop`: base minus edited rate at the same seeds, over all other
+    concepts; for the `specificity_worst` of them, and over those that no keep list names (`specificity_never_kept`).
+    `locality_other`: share that shows the other object, of the two-object scenes whose base picture shows the erased
+    concept; `locality_other_base` before. `locality_outside_mae`: change outside the erased object's region in the
+    base picture, in scenes whose base picture shows both. `fidelity_mae`: change of unrelated prompts' pictures.
     `quality`: kernel distance of the concept's pictures to the base's pictures of the anchor, relative to that between
     two sets of the base's own.
     """
@@ -37,6 +38,7 @@ class Scores:
     efficacy_base: Estimate | None = None
     anchor: Estimate | None = None
     generality: Estimate | None = None
+    generality_base: Estimate | None = None
     specificity_drop: Estimate | None = None
     specificity_worst: Estimate | None = None
     specificity_never_kept: Estimate | None = None

@@ -1,4 +1,4 @@
-"""The run behind a demonstration: pictures before, then every method on, photographed, and off again."""
+"""The run behind a demonstration: pictures before, then every method on, photographed, measured, and off again."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from efface.editor import Editor
 from efface.erasing import erase
 from efface.erasure import Erasure
 from efface.errors import UnknownMethod
-from efface.method import Method, Progress, silent
+from efface.evaluation.scores import Evaluation
+from efface.method import Method, Progress, cost_hint, silent
 from efface.model import Model
 from efface.registry import Registry
+from efface.report.budget import Budget
 from efface.report.change import changes
-from efface.report.demonstration import Demonstration, Failure, Outcome
+from efface.report.demonstration import Demonstration, Failure, Outcome, Result, Skipped
 from efface.report.environment import environment
 from efface.report.imprint import Detached, Imprint
+from efface.report.measuring import Measure
 from efface.report.progress import named
 from efface.report.sampling import Sampling
+from efface.report.shipped import Shipped
 from efface.report.stopwatch import Stopwatch
 from efface.report.subject import Subject
 from efface.report.touched import Touched
+from efface.wording import roughly
 from efface_hooks import Wiring
 
 if TYPE_CHECKING:
@@ -40,16 +45,21 @@ def demonstrate(
     model: str,
     registry: Registry,
     seed: int = 0,
+    budget: Budget | None = None,
+    measure: Measure | None = None,
+    unmeasured: str = "",
     watch: Stopwatch | None = None,
     progress: Progress = silent,
 ) -> Demonstration:
     """Fit and show every method, one after the other; the pipeline ends as it began.
 
     The request has one concept; without an anchor it becomes the model's neutral prompt. Without `methods`, all
-    installed ones are tried. One that raises becomes a `Failure` and the others go on. `model` is what the pipeline
-    was loaded by; `watch` holds the time that took. Raises BadConcept or UnknownMethod before anything is computed.
+    installed ones are tried. One that raises becomes a `Failure` and the others go on; one that the `budget` has no
+    time for is shown by a fitted file of the model, or becomes a `Skipped`. `model` is what the pipeline was loaded
+    by; `watch` holds the time that took. `measure` gives the figures; without it `unmeasured` says why there are
+    none. Raises BadConcept or UnknownMethod before anything is computed.
     """
-    watch = watch or Stopwatch()
+    watch, budget = watch or Stopwatch(), budget or Budget()
     chosen = list(dict.fromkeys(methods)) or _installed(registry)
     for method in chosen:
         registry.method(method)
@@ -59,7 +69,21 @@ def demonstrate(
         before = Imprint.of(pipe, sampling)
     with watch.timing("base images"):
         base = sampling.pictures(pipe, named("before", progress))
-    stage = _Stage(pipe, request, sampling, base, before, registry, seed, progress)
+    stage = _Stage(
+        pipe=pipe,
+        request=request,
+        answered=answered,
+        sampling=sampling,
+        base=base,
+        before=before,
+        registry=registry,
+        seed=seed,
+        budget=budget,
+        measure=measure,
+        shipped=Shipped.of(pipe, model, registry),
+        watch=watch,
+        progress=progress,
+    )
     return Demonstration(
         subject=Subject.of(pipe, model),
         request=answered,
@@ -69,8 +93,20 @@ def demonstrate(
         results=tuple(stage.results(chosen)),
         seconds=watch.seconds,
         environment=environment(),
+        budget=budget,
+        measured=measure.pictures if measure else 0,
+        unmeasured=unmeasured,
         not_loaded=() if methods else tuple(f"{one.plugin.name}: {one.error}" for one in registry.broken),
     )
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """An erasure to show: fitted a moment ago, or out of a file, and why that."""
+
+    erasure: Erasure
+    file: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,61 +115,97 @@ class _Stage:
 
     pipe: Any
     request: Request
+    answered: Request
     sampling: Sampling
     base: tuple[Image, ...]
     before: Imprint
     registry: Registry
     seed: int
+    budget: Budget
+    measure: Measure | None
+    shipped: Shipped
+    watch: Stopwatch
     progress: Progress
 
-    def results(self, methods: Sequence[str]) -> list[Outcome | Failure]:
-        """One result per method, in order; after a method that left the model changed, nothing more is tried."""
-        results: list[Outcome | Failure] = []
-        for method in methods:
-            results.append(self._result(method))
-            detached = results[-1].detached
-            if detached is None or not detached.identical:
-                why = f"not tried: {method} left the model changed"
-                return results + [Failure(other, "", why) for other in methods[len(results) :]]
-        return results
+    def results(self, methods: Sequence[str]) -> list[Result]:
+        """One result per method, in order; the quickest fit is run first.
 
-    def _result(self, method: str) -> Outcome | Failure:
+        After a method that left the model changed, nothing more is tried.
+        """
+        found: dict[str, Result] = {}
+        spoiler = ""
+        for method in sorted(methods, key=self._cost):
+            if spoiler:
+                found[method] = Failure(method, "", f"not tried: {spoiler} left the model changed")
+                continue
+            base_too = self.measure is not None and not found  # the first figures take the base's pictures as well
+            found[method] = self._result(method, len(methods) - len(found) + base_too)
+            spoiler = method if _spoiled(found[method]) else ""
+        return [found[method] for method in methods]
+
+    def _result(self, method: str, waiting: int) -> Result:
         watch = Stopwatch()
         try:
-            erasure, touched, images = self._shown(method, watch)
+            taken = self._taken(method, waiting, watch)
+            if isinstance(taken, Skipped):
+                return taken
+            touched, images = self._shown(method, taken.erasure, watch)
+            evaluation = self._measured(method, taken.erasure, watch)
         except Exception as error:  # a plugin's fault costs its own section of the page and no other
             return Failure(method, watch.part, _in_a_line(error), watch.seconds, self._detached())
         with watch.timing("check"):
             detached = self._detached()
+        header = taken.erasure.header
         return Outcome(
             method=method,
             about=_about(self.registry.method(method)),
-            distribution=erasure.header.distribution,
-            version=erasure.header.version,
-            settings=erasure.header.settings,
-            report=erasure.header.report,
-            sha256=erasure.digest,
-            size=_size(erasure),
+            distribution=header.distribution,
+            version=header.version,
+            settings=header.settings,
+            report=header.report,
+            sha256=taken.erasure.digest,
+            size=_size(taken.erasure),
             touched=touched,
             images=images,
             changes=changes(self.base, images),
             seconds=watch.seconds,
             detached=detached,
+            file=taken.file,
+            why=taken.why,
+            evaluation=evaluation,
         )
 
-    def _shown(self, method: str, watch: Stopwatch) -> tuple[Erasure, Touched, tuple[Image, ...]]:
-        with watch.timing("fit"):
-            erasure = self._fitted(method)
+    def _taken(self, method: str, waiting: int, watch: Stopwatch) -> _Taken | Skipped:
+        """The erasure of a fit, where there is time for one, else of a file that comes with the model."""
+        cost = self._cost(method)
+        left = self.budget.left(self.watch.elapsed, self._showing, waiting)
+        if self.budget.allows(cost, left):
+            with watch.timing("fit"):
+                return _Taken(self._fitted(method))
+        why = f"fitting takes about {roughly(cost)}, {roughly(left)} of the budget left"
+        with watch.timing("read"):
+            search = self.shipped.find(method, self.answered)
+        if search.file is None:
+            return Skipped(method, f"{why}; --refit or a larger --budget ({search.why})")
+        return _Taken(search.file.erasure, search.file.name, why)
+
+    def _shown(self, method: str, erasure: Erasure, watch: Stopwatch) -> tuple[Touched, tuple[Image, ...]]:
         with Editor(self.pipe, registry=self.registry) as editor:
             with watch.timing("attach"):
                 editor.attach(erasure)
             wiring = Wiring.of(self.pipe)
             touched = Touched.by(wiring.patches if wiring else ())
-            with watch.timing("edited images"):
+            with watch.timing("pictures"):
                 images = self.sampling.pictures(self.pipe, named(method, self.progress))
             with watch.timing("detach"):
                 editor.detach()
-        return erasure, touched, images
+        return touched, images
+
+    def _measured(self, method: str, erasure: Erasure, watch: Stopwatch) -> Evaluation | None:
+        if self.measure is None:
+            return None
+        with watch.timing("figures"):
+            return self.measure(self.pipe, erasure, named(method, self.progress))
 
     def _fitted(self, method: str) -> Erasure:
         return erase(
@@ -146,6 +218,15 @@ class _Stage:
             progress=named(method, self.progress),
             registry=self.registry,
         )
+
+    @property
+    def _showing(self) -> float:
+        """Seconds that pictures and figures of one method take, at the pace of the base pictures."""
+        pictures = len(self.base) + (self.measure.pictures if self.measure else 0)
+        return pictures * self.watch.seconds["base images"] / len(self.base)
+
+    def _cost(self, method: str) -> float:
+        return cost_hint(self.registry.method(method)) or 0.0
 
     def _detached(self) -> Detached:
         try:
@@ -167,6 +248,11 @@ def _answered(request: Request, model: Model) -> Request:
     anchored = replace(concept, anchor=model.neutral) if concept.anchor is None else concept
     model.encode_phrases([*anchored.phrases, anchored.anchor or ""], request.templates)
     return replace(request, concepts=(anchored,))
+
+
+def _spoiled(result: Result) -> bool:
+    """Whether the model is not what it was after this method."""
+    return not isinstance(result, Skipped) and not (result.detached and result.detached.identical)
 
 
 def _about(method: type[Method]) -> str:

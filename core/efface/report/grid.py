@@ -5,22 +5,19 @@ from __future__ import annotations
 import io
 import textwrap
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from efface.editor import Entry
+from efface.report import drawing
 from efface.report.comparison import Comparison
+from efface.report.drawing import EDGE, GAP, LINE, QUIET, SEAM, SMALL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-SMALLEST, LARGEST = 128, 256
-EDGE, GAP, SEAM = 24, 16, 6
 LABEL, WRAP = 176, 22
-HEAD, CAPTION, LINE = 76, 22, 18
-SIZE, SMALL = 14, 12
-PAPER, INK, QUIET, FRAME = "#ffffff", "#22211e", "#6d6a63", "#dedbd3"
+HEAD, CAPTION = 76, 22
 
 
 def png(comparison: Comparison) -> bytes:
@@ -34,16 +31,10 @@ def png(comparison: Comparison) -> bytes:
 class _Grid:
     comparison: Comparison
 
-    @cached_property
+    @property
     def cell(self) -> tuple[int, int]:
         """Width and height of a picture in the grid."""
-        width, height = self.comparison.base[0].size
-        longest = max(width, height)
-        if longest < SMALLEST:
-            factor = -(-SMALLEST // longest)
-            return width * factor, height * factor
-        shrink = min(1.0, LARGEST / longest)
-        return round(width * shrink), round(height * shrink)
+        return drawing.cell(self.comparison.base[0])
 
     @property
     def row(self) -> int:
@@ -54,7 +45,7 @@ class _Grid:
         sampling = self.comparison.sampling
         columns, rows = len(sampling.seeds), len(sampling.prompts)
         wide = LABEL + columns * (self.cell[0] + GAP) - GAP
-        return 2 * EDGE + max(wide, *map(_length, self.heads)), 2 * EDGE + HEAD + rows * self.row - GAP
+        return 2 * EDGE + max(wide, *map(drawing.length, self.heads)), 2 * EDGE + HEAD + rows * self.row - GAP
 
     @property
     def heads(self) -> list[str]:
@@ -64,7 +55,7 @@ class _Grid:
     def drawn(self) -> Image:
         from PIL import Image, ImageDraw
 
-        sheet = Image.new("RGB", self.size, PAPER)
+        sheet = Image.new("RGB", self.size, drawing.PAPER)
         pen = ImageDraw.Draw(sheet)
         self._draw_head(pen)
         for row in range(len(self.comparison.sampling.prompts)):
@@ -75,31 +66,24 @@ class _Grid:
 
     def _draw_head(self, pen: ImageDraw) -> None:
         for number, line in enumerate(self.heads):
-            _write(pen, (EDGE, EDGE + number * LINE), line)
+            drawing.letters(pen, (EDGE, EDGE + number * LINE), line)
         for column, seed in enumerate(self.comparison.sampling.seeds):
-            _write(pen, (self._left(column), EDGE + HEAD - LINE - 4), f"seed {seed}", QUIET, SMALL)
+            drawing.letters(pen, (self._left(column), EDGE + HEAD - LINE - 4), f"seed {seed}", QUIET, SMALL)
 
     def _draw_prompt(self, pen: ImageDraw, row: int) -> None:
         lines = textwrap.wrap(self.comparison.sampling.prompts[row].text, WRAP)
         most = max(1, self.row // LINE - 1)
         for number, line in enumerate(lines[:most]):
-            _write(pen, (EDGE, self._top(row) + number * LINE), line)
+            drawing.letters(pen, (EDGE, self._top(row) + number * LINE), line)
 
     def _draw_pair(self, sheet: Image, pen: ImageDraw, row: int, column: int) -> None:
         position = row * len(self.comparison.sampling.seeds) + column
         left, top = self._left(column), self._top(row)
         pair = (self.comparison.base[position], self.comparison.edited[position])
         for image, upper in zip(pair, (top, top + self.cell[1] + SEAM), strict=True):
-            sheet.paste(self._fitted(image), (left, upper))
-            pen.rectangle((left - 1, upper - 1, left + self.cell[0], upper + self.cell[1]), outline=FRAME)
+            drawing.framed(sheet, pen, image, (left, upper))
         below = (left, top + 2 * self.cell[1] + SEAM + 3)
-        _write(pen, below, f"change {self.comparison.changes[position]:.3f}", QUIET, SMALL)
-
-    def _fitted(self, image: Image) -> Image:
-        from PIL.Image import Resampling
-
-        larger = self.cell[0] > image.width
-        return image.convert("RGB").resize(self.cell, Resampling.NEAREST if larger else Resampling.LANCZOS)
+        drawing.letters(pen, below, f"change {self.comparison.changes[position]:.3f}", QUIET, SMALL)
 
     def _left(self, column: int) -> int:
         return EDGE + LABEL + column * (self.cell[0] + GAP)
@@ -113,15 +97,3 @@ def _change(entry: Entry) -> str:
     concepts = entry.erasure.concepts
     became = ", ".join(f"{concept.text} becoming {concept.anchor or 'nothing'}" for concept in concepts)
     return f"{became} ({entry.erasure.method}{'' if entry.scale == 1 else f' at {entry.scale:g}'})"
-
-
-def _length(text: str) -> int:
-    from PIL import ImageFont
-
-    return round(ImageFont.load_default(SIZE).getlength(text))
-
-
-def _write(pen: ImageDraw, place: tuple[int, int], text: str, colour: str = INK, size: int = SIZE) -> None:
-    from PIL import ImageFont
-
-    pen.text(place, text, fill=colour, font=ImageFont.load_default(size))

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 
 import jinja2
 
-from efface.report import wording
-from efface.report.demonstration import Demonstration, Outcome
+from efface import wording
+from efface.report.demonstration import Demonstration, Outcome, Skipped
+from efface.report.figure import TABLE
 from efface.report.picture import data_uri, is_reduced
+from efface.report.table import rows
 from efface.report.touched import EditGroup
 
 
 def page(demonstration: Demonstration) -> str:
     """The page: pictures, style and facts inlined, every text escaped, no script, nothing fetched."""
-    return _templates().get_template("page.html").render(found=demonstration, highest=_highest(demonstration))
+    return _templates().get_template("page.html").render(found=demonstration, rows=rows(demonstration), figures=TABLE)
 
 
 def _templates() -> jinja2.Environment:
@@ -27,9 +29,10 @@ def _templates() -> jinja2.Environment:
     )
     templates.filters |= {
         "seconds": wording.seconds,
+        "roughly": wording.roughly,
         "count": wording.count,
         "size": wording.size,
-        "plural": wording.plural,
+        "counted": wording.counted,
         "spans": wording.spans,
         "value": wording.value,
         "data_uri": data_uri,
@@ -38,15 +41,10 @@ def _templates() -> jinja2.Environment:
     templates.tests |= {
         "reduced": is_reduced,
         "outcome": lambda result: isinstance(result, Outcome),
+        "skipped": lambda result: isinstance(result, Skipped),
         "table": lambda found: isinstance(found, Mapping) and len(found) > 0,
     }
     return templates
-
-
-def _highest(demonstration: Demonstration) -> float:
-    """The largest mean change on the page, which is the full length of a bar."""
-    means: list[float] = [mean for outcome in demonstration.outcomes for mean in demonstration.mean_changes(outcome)]
-    return max(means, default=0.0)
 
 
 def _edit(counted: tuple[EditGroup, int]) -> str:
@@ -54,7 +52,7 @@ def _edit(counted: tuple[EditGroup, int]) -> str:
     group, number = counted
     if group.shape is None:
         what = "each step" if group.verb == "step" else f"the {group.verb} at {group.kind}"
-        return f"{wording.plural(number, 'function')} of {what}"
+        return f"{wording.counted(number, 'function')} of {what}"
     form = f"rank {group.rank}" if group.form == "low-rank" else "dense"
-    rows, columns = group.shape
-    return f"{wording.plural(number, group.verb)} at {group.kind}: {form}, {rows} \N{MULTIPLICATION SIGN} {columns}"
+    high, wide = group.shape
+    return f"{wording.counted(number, group.verb)} at {group.kind}: {form}, {high} \N{MULTIPLICATION SIGN} {wide}"

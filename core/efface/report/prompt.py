@@ -5,15 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["concept", "scene", "control"]
+Role = Literal["concept", "synonym", "neighbour", "scene", "control"]
 
-LABELS: dict[Role, str] = {"concept": "erased concept", "scene": "two-object scene", "control": "control"}
+LABELS: dict[Role, str] = {
+    "concept": "erased concept",
+    "synonym": "held-out synonym",
+    "neighbour": "neighbour",
+    "scene": "two-object scene",
+    "control": "control",
+}
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt that names the concept alone, names it beside another thing, or does not name it; None where no one
-    says."""
+    """A prompt and its role; None where no one says.
+
+    `concept` names the erased concept; `synonym` calls it by a word that no request holds; `neighbour` is something
+    near it; `scene` has it beside another thing; `control` has nothing to do with it.
+    """
 
     text: str
     role: Role | None = None

@@ -13,6 +13,12 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.part = ""
+        self._started = perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the stopwatch was made."""
+        return perf_counter() - self._started
 
     @contextmanager
     def timing(self, part: str) -> Iterator[None]:

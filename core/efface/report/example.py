@@ -1,0 +1,94 @@
+"""What a demonstration asks for and shows where nobody says: the choices of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from efface.concept import Concept, Kind, Request, same
+from efface.errors import BadConcept
+from efface.evaluation.targets import find, says
+from efface.report.prompt import Prompt
+from efface.suite import Suite, SuiteConcept
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asked for; None or nothing where they left it open."""
+
+    concept: str | None = None
+    anchor: str | None = None
+    synonyms: tuple[str, ...] = ()
+    kind: Kind | None = None
+    keep: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+
+    def request(self, suite: Suite | None) -> Request:
+        """The wish with what it leaves open as in the suite's example; BadConcept where neither names a concept.
+
+        The example's anchor is for the example's concept alone. Of its keep list all goes that names the concept.
+        """
+        usual = self._usual(suite)
+        (concept,) = usual.concepts
+        anchor = concept.anchor if self.anchor is None else self.anchor
+        erased = Concept(concept.text, anchor, self.synonyms or concept.synonyms, self.kind or concept.kind)
+        words = (*erased.phrases, *_words_of(suite, erased.text))
+        keep = self.keep or tuple(prompt for prompt in usual.keep if not _names(prompt, words))
+        return Request((erased,), keep, self.templates or usual.templates)
+
+    def _usual(self, suite: Suite | None) -> Request:
+        if self.concept is None and suite is None:
+            raise BadConcept("No installed suite has an example for this model: say what to erase with --concept")
+        example = suite.example if suite else None
+        if example and (self.concept is None or same(self.concept) == same(example.concepts[0].text)):
+            return example
+        text = str(self.concept)
+        known = find(suite, text) if suite else None
+        if suite is None or example is None or known is None:
+            return Request((Concept(text),))
+        alike = known.kind == example.concepts[0].kind
+        templates = example.templates if alike else tuple(suite.templates(known.kind))
+        return Request((Concept(text, kind=known.kind),), example.keep, templates or ("{}",))
+
+
+def prompts(suite: Suite | None, request: Request) -> tuple[Prompt, ...]:
+    """What to show of a request with one concept.
+
+    Where the suite knows the concept: it, a held-out synonym, a neighbour, a two-object scene and an unrelated
+    prompt, as far as there are such, none with the anchor in it. Otherwise a picture of the concept.
+    """
+    (concept,) = request.concepts
+    known = find(suite, concept.text) if suite else None
+    if suite is None or known is None:
+        of = "in the style of" if concept.kind == "style" else "of"
+        return (Prompt(f"a picture {of} {concept.text}", "concept"),)
+    return tuple(_chosen(suite, known, concept))
+
+
+def _chosen(suite: Suite, known: SuiteConcept, concept: Concept) -> Iterator[Prompt]:
+    avoided = [concept.anchor] if concept.anchor else []
+    yield Prompt(_in_template(suite, known, concept.text), "concept")
+    for word in islice((word for word in known.held_out if not _names(word, concept.phrases)), 1):
+        yield Prompt(_in_template(suite, known, word), "synonym")
+    near = (find(suite, name) for name in known.neighbours if not _names(name, avoided))
+    for neighbour in islice((one for one in near if one), 1):
+        yield Prompt(_in_template(suite, neighbour, neighbour.text), "neighbour")
+    for scene in islice((one for one in suite.scenes(known.text) if not _names(one.prompt, avoided)), 1):
+        yield Prompt(scene.prompt, "scene")
+        avoided.append(scene.other)
+    for prompt in islice((one for one in suite.unrelated(known.text) if not _names(one, avoided)), 1):
+        yield Prompt(prompt, "control")
+
+
+def _in_template(suite: Suite, known: SuiteConcept, word: str) -> str:
+    return next(iter(suite.templates(known.kind)), "{}").replace("{}", word)
+
+
+def _words_of(suite: Suite | None, text: str) -> tuple[str, ...]:
+    known = find(suite, text) if suite else None
+    return (known.text, *known.synonyms, *known.held_out) if known else ()
+
+
+def _names(prompt: str, words: Iterable[str]) -> bool:
+    return any(says(prompt, word) for word in words)
