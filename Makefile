@@ -11,10 +11,7 @@ EDITABLE := $(addprefix --editable ,$(PACKAGES))
 .PHONY: demo test check bench docs clean
 
 demo: $(VENV)/.product
-	$(BIN)/efface demo picturebook --concept cat --anchor fish \
-	    --keep "a bird" --keep "a car" --keep "a boat" --keep "a mushroom" --keep "a skull" \
-	    --prompt "a cat" --prompt "a red cat" --scene "a cat and a car" --control "a dog" --control "a house" \
-	    --output out/demo.html
+	$(BIN)/efface demo picturebook --output out/demo.html
 
 test: export OMP_NUM_THREADS ?= 1 # on models this small more threads only wait for each other
 test: $(VENV)/.test

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 import efface
+from efface import wording
 from efface.concept import Concept, Request
 from efface.errors import BadConcept, CannotSave, EffaceError, UnknownMethod
-from efface.report import wording
 from efface.report.change import change, changes
 from efface.report.demonstrating import demonstrate
-from efface.report.demonstration import Demonstration, Failure, Outcome
+from efface.report.demonstration import Demonstration, Failure, Outcome, Skipped
 from efface.report.page import page
 from efface.report.picture import data_uri
 from efface.report.prompt import Prompt
@@ -258,7 +258,7 @@ def test_a_method_that_fails_while_attached_comes_off(
     show: Callable[..., Demonstration], pipe: Any, hooks: Any
 ) -> None:
     found = show("stalls", "tilt", pipe=pipe, sampling=ONE)
-    assert (found.failures[0].part, found.failures[0].error) == ("edited images", "ValueError: stalled")
+    assert (found.failures[0].part, found.failures[0].error) == ("pictures", "ValueError: stalled")
     assert [outcome.method for outcome in found.outcomes] == ["tilt"]
     assert efface.Editor.of(pipe) is None
     assert not hooks(pipe)
@@ -375,7 +375,7 @@ def test_the_facts_are_json_and_their_means_are_means(found: Demonstration) -> N
     assert stumbles["error"] == "RuntimeError: a <b>singular</b> matrix"
     for method in (tilt, nudge):
         assert method["error"] is None
-        assert set(method["seconds"]) == {"fit", "attach", "edited images", "detach", "check"}
+        assert set(method["seconds"]) == {"fit", "attach", "pictures", "detach", "check"}
         assert method["detached"]["bit_identical"]
         measured = method["mean_absolute_pixel_change"]
         assert [row["prompt"] for row in measured] == [prompt.text for prompt in PROMPTS]
@@ -415,24 +415,31 @@ def test_every_prompt_is_labelled_by_what_it_is_there_for(found: Demonstration) 
 
 def test_the_page_holds_every_picture_as_it_is(found: Demonstration) -> None:
     pictures = Reader(page(found)).pictures
-    glance, pairs = pictures[:9], pictures[9:]
-    assert len(pairs) == 2 * 2 * len(found.base)
-    tilt = pairs[: 2 * len(found.base)]
-    assert [image.tobytes() for _, image in tilt[0::2]] == [image.tobytes() for image in found.base]
-    assert [image.tobytes() for _, image in tilt[1::2]] == [image.tobytes() for image in found.outcomes[0].images]
-    assert [alt for alt, _ in tilt[:3]] == [
+    glance, strips = pictures[:9], pictures[9:]
+    assert len(strips) == 2 * 2 * len(found.base)
+    tilt = [image.tobytes() for _, image in strips[: 2 * len(found.base)]]
+    before, after = ([image.tobytes() for image in images] for images in (found.base, found.outcomes[0].images))
+    assert tilt == [*before[:2], *after[:2], *before[2:4], *after[2:4], *before[4:], *after[4:]]
+    assert [alt for alt, _ in strips[:3]] == [
         "before, prompt “a cat”, seed 3",
-        "after tilt, prompt “a cat”, seed 3",
         "before, prompt “a cat”, seed 5",
+        "after tilt, prompt “a cat”, seed 3",
     ]
-    assert glance[0][1].tobytes() == found.base[0].tobytes()
+    assert [image.tobytes() for _, image in glance[:2]] == [before[0], after[0]]
 
 
-def test_one_method_needs_no_table_of_methods(found: Demonstration) -> None:
+def test_one_method_needs_no_glance_over_all(found: Demonstration) -> None:
     one, several = (Reader(page(shown)) for shown in (replace(found, results=found.results[:1]), found))
-    assert ("table" in one.tags, "table" in several.tags) == (False, True)
+    assert ("At a glance" in one.text, "At a glance" in several.text) == (False, True)
     assert len(one.pictures) == 2 * len(found.base)
-    assert one.text.count("mean absolute pixel change") == several.text.count("mean absolute pixel change") == 1
+
+
+def test_the_page_says_why_a_method_was_not_run_or_not_fitted(found: Demonstration) -> None:
+    tilt = replace(found.outcomes[0], file="tilt-cat.safetensors", why="fitting takes about 8 min")
+    text = Reader(page(replace(found, results=(tilt, Skipped("slow", "no time"))))).text
+    assert "Not fitted here: fitting takes about 8 min. Shown is the fitted file tilt-cat.safetensors" in text
+    assert "slow Not run: no time." in text
+    assert "1 was not run for want of time" in text
 
 
 def test_the_changes_on_the_page_are_the_measured_ones(found: Demonstration) -> None:
@@ -466,7 +473,8 @@ def test_no_text_on_the_page_is_taken_for_html(show: Callable[..., Demonstration
         found,
         subject=replace(found.subject, name=evil, scheduler=evil),
         sampling=replace(SAMPLING, prompts=(Prompt(evil, "concept"), *PROMPTS[1:])),
-        results=(tilt, Failure(evil, evil, evil)),
+        results=(replace(tilt, file=evil, why=evil), Failure(evil, evil, evil), Skipped(evil, evil)),
+        unmeasured=evil,
         environment=found.environment | {evil: evil},
         not_loaded=(evil,),
     )
@@ -552,10 +560,18 @@ def test_times_read_as_people_say_them(value: float, text: str) -> None:
     assert wording.seconds(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-1.0, "0 s"), (0.4, "under 1 s"), (40.2, "40 s"), (300.0, "5 min"), (7200.0, "2 h"), (1e6, "278 h")],
+)
+def test_expected_times_are_rough(value: float, text: str) -> None:
+    assert wording.roughly(value) == text
+
+
 def test_numbers_read_as_people_say_them() -> None:
     assert [wording.count(number) for number in (999, 12_345, 12_345_678)] == ["999", "12,345", "12.3 million"]
     assert [wording.size(number) for number in (999, 12_345, 4_500_000)] == ["999 bytes", "12.3 kB", "4.5 MB"]
-    assert [wording.plural(1, "point"), wording.plural(2, "point")] == ["1 point", "2 points"]
+    assert [wording.counted(1, "point"), wording.counted(2, "point")] == ["1 point", "2 points"]
     assert wording.spans([0, 1, 2, 3, 7, 9, 10]) == "0–3, 7, 9, 10"
 
 

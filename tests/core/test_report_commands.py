@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 import efface
 from efface import loading
+from efface.cli import demo
 from efface.cli.group import efface as command_line
+from efface.cli.options import Duration
 from efface.editor import Editor
 from efface.report import comparison, grid, sampling
 from efface.report.prompt import Prompt
@@ -104,7 +107,7 @@ def test_demo_writes_the_page_and_prints_where_it_is(run: Run) -> None:
 def test_demo_prints_what_took_how_long(run: Run) -> None:
     result = run("demo", "--concept", "cat", "--method", "tilt", "-o", "page.html")
     heads, tilt, whole, path = result.stdout.splitlines()
-    assert heads.split() == ["method", "fit", "attach", "edited", "images", "detach", "detached:", "bit-identical"]
+    assert heads.split() == ["method", *demo.PARTS, "detached:", "bit-identical"]
     assert tilt.split()[0] == "tilt"
     assert tilt.split()[-1] == "yes"
     assert whole.startswith("load ")
@@ -132,6 +135,54 @@ def test_demo_shows_every_installed_method_and_ends_with_1_when_one_failed(run: 
     assert result.exit_code == 1
     assert [method["method"] for method in json.loads(result.stdout)["methods"]] == ["stumbles", "tilt"]
     assert "RuntimeError: a singular matrix" in Path("out/demo.html").read_text(encoding="utf-8")
+
+
+def test_demo_needs_to_be_told_what_to_erase_where_no_suite_knows(run: Run) -> None:
+    result = run("demo")
+    assert (result.exit_code, left()) == (2, [])
+    assert "--concept" in result.stderr
+
+
+def test_demo_says_why_there_are_no_figures(run: Run) -> None:
+    result = run("demo", "--concept", "cat", "--method", "tilt", "--json")
+    facts = json.loads(result.stdout)
+    assert facts["figures"] == {
+        "missing": "no installed suite accepts this model, so nothing here can tell what its pictures show"
+    }
+    assert facts["methods"][0]["figures"] is None
+    assert "There are no figures: no installed suite" in Path("out/demo.html").read_text(encoding="utf-8")
+
+
+def test_demo_leaves_figures_out_when_asked_to(run: Run) -> None:
+    result = run("demo", "--concept", "cat", "--method", "tilt", "--no-figures", "--json")
+    assert json.loads(result.stdout)["figures"] == {"missing": "--no-figures left them out"}
+
+
+def test_demo_also_writes_an_overview(run: Run) -> None:
+    Path("mine.png").write_text("mine")
+    arguments = ("--concept", "cat", "--method", "tilt", "--picture", "mine.png")
+    refused = run("demo", *arguments)
+    assert (refused.exit_code, Path("mine.png").read_text()) == (2, "mine")
+    result = run("demo", *arguments, "--force")
+    assert result.stdout.splitlines()[-2:] == ["out/demo.html", "mine.png"]
+    with Image.open("mine.png") as image:
+        assert image.format == "PNG"
+
+
+def test_demo_takes_prompts_and_adds_one_that_names_the_concept(run: Run) -> None:
+    facts = json.loads(run("demo", "--concept", "cat", "--method", "tilt", "--control", "a dog", "--json").stdout)
+    assert [prompt["text"] for prompt in facts["sampling"]["prompts"]] == ["a picture of cat", "a dog"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("1.5m", 90.0), ("2h", 7200.0), ("0", 0.0)])
+def test_a_budget_is_a_time(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "ten", "5 days", "-1", "inf", "1e3", "1mm"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a time such as 90, 90s, 10m or 2h"):
+        Duration().convert(text, None, None)
 
 
 def test_demo_makes_its_usual_page_anew_and_asks_before_it_replaces_another(run: Run) -> None:
