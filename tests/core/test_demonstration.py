@@ -98,12 +98,12 @@ def test_what_is_asked_goes_before_the_example() -> None:
     assert Wish(anchor="").request(SUITE).concepts[0].anchor == ""
 
 
-def test_another_concept_has_no_anchor_of_its_own_and_is_not_kept() -> None:
+def test_another_concept_has_no_anchor_of_its_own_and_the_example_s_is_kept() -> None:
     asked = Wish("Bird").request(SUITE)
     assert asked == Request((Concept("Bird"),))
     dog = Wish("dog").request(SUITE)
     assert (dog.concepts, dog.templates) == ((Concept("dog"),), SUITE.example.templates)
-    assert dog.keep == SUITE.example.keep
+    assert dog.keep == (SUITE.example.prompts("cat")[0], *SUITE.example.keep)
 
 
 def test_a_style_has_its_kind_and_its_templates() -> None:

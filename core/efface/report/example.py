@@ -27,7 +27,8 @@ class Wish:
     def request(self, suite: Suite | None) -> Request:
         """The wish with what it leaves open as in the suite's example; BadConcept where neither names a concept.
 
-        The example's anchor is for the example's concept alone. Of its keep list all goes that names the concept.
+        The example's anchor is for the example's concept alone. Of its keep list all goes that names the concept; what
+        the example erases is kept when something else is erased.
         """
         usual = self._usual(suite)
         (concept,) = usual.concepts
@@ -49,7 +50,8 @@ class Wish:
             return Request((Concept(text),))
         alike = known.kind == example.concepts[0].kind
         templates = example.templates if alike else tuple(suite.templates(known.kind))
-        return Request((Concept(text, kind=known.kind),), example.keep, templates or ("{}",))
+        spared = (example.prompts(concept.text)[0] for concept in example.concepts)
+        return Request((Concept(text, kind=known.kind),), (*spared, *example.keep), templates or ("{}",))
 
 
 def prompts(suite: Suite | None, request: Request) -> tuple[Prompt, ...]:

@@ -60,7 +60,7 @@ def test_noise_is_as_strong_as_what_it_replaces_and_different_everywhere(pipe: A
             assert given[0].numel() < 256 or ratio.log().abs().max() < 0.3, "a sample of some hundred numbers"
             assert not torch.allclose(given[0] / given[0].std(), given[1] / given[1].std()), "one noise for each row"
     noises = [given[0].flatten()[:16] / given[0].std() for found in seen.values() for given in found]
-    assert len({tuple(noise.tolist()) for noise in noises}) == len(noises), "places and times differ"
+    assert len({tuple(noise.round(decimals=3).tolist()) for noise in noises}) == len(noises), "places and times differ"
 
 
 def test_a_control_leaves_the_random_numbers_alone(pipe: Any) -> None:

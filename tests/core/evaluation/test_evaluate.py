@@ -111,6 +111,7 @@ def remains(pipe: Any, state: Callable[[Any], Any]) -> Iterator[None]:
     assert state(pipe) == before
     assert pipe.scheduler is scheduler
     assert dict(pipe.config) == config
+    assert pipe.config["scheduler"][1] == type(scheduler).__name__
     assert efface.Editor.of(pipe) is None
     assert {name for name in vars(pipe) if not name.startswith("_")} <= attributes
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ from efface_picturebook.held_out import Answers
 from efface_picturebook.judge import Judge
 from efface_picturebook.quality import Quality, Rates, Sharpness, table
 from efface_picturebook.suite import PicturebookSuite
+
+log = logging.getLogger(__name__)
 
 STEPS, BATCH = 15, 10
 HELD_OUT = 2_400
@@ -137,20 +141,33 @@ def pictures(suite: efface.Suite, seeds: int) -> int:
     return seeds * len(suite.concepts()) + len(pairs(suite, seeds))
 
 
-@click.command(help=__doc__)
-@click.option("--pipeline", default=None, type=click.Path(exists=True, file_okay=False), help="another pipeline folder")
-@click.option("--seeds", default=50, show_default=True, type=click.IntRange(1), help="pictures of each concept")
-@click.option("--out", default="quality.json", show_default=True, type=click.Path(dir_okay=False))
-def main(pipeline: str | None, seeds: int, out: str) -> None:
-    """Measure, write the figures to a file, and print them as a table."""
-    from tqdm import tqdm
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(prog="python -m efface_picturebook.measure", description=__doc__)
+    line.add_argument("--pipeline", type=Path, help="another pipeline folder")
+    line.add_argument("--seeds", type=int, default=50, help="pictures of each concept")
+    line.add_argument("--out", type=Path, default=Path("quality.json"), help="where the figures go, as JSON")
+    return line
 
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, write the figures to a file, and write them out as a table."""
+    options = parser().parse_args(arguments)
+    if options.seeds < 1:
+        raise SystemExit("--seeds must be at least 1")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     suite = PicturebookSuite()
-    draw = artist(pipeline or efface_picturebook.weights(), suite.guidance)
-    with tqdm(total=pictures(suite, seeds), unit="picture") as bar:
-        quality = measured(suite, draw, seeds, bar.update)
-    writing.write(out, (json.dumps(quality.to_json(), indent=1) + "\n").encode())
-    click.echo(table(quality))
+    total, done = pictures(suite, options.seeds), 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        log.info("%d of %d pictures", done, total)
+
+    draw = artist(options.pipeline or efface_picturebook.weights(), suite.guidance)
+    quality = measured(suite, draw, options.seeds, advance)
+    writing.write(options.out, (json.dumps(quality.to_json(), indent=1) + "\n").encode())
+    sys.stdout.write(table(quality) + "\n")
 
 
 def _batches(wanted: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:
