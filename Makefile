@@ -1,4 +1,4 @@
-# make demo · make test · make check · make bench · make docs: each sets up what it needs in .venv by itself.
+# make demo · make test · make check · make bench · make quality · make docs: each sets up what it needs in .venv by itself.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ MANIFESTS := constraints.txt $(addsuffix /pyproject.toml,$(PACKAGES))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EDITABLE := $(addprefix --editable ,$(PACKAGES))
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench quality docs clean
 
 demo: $(VENV)/.product
 	$(BIN)/efface demo picturebook --output out/demo.html
@@ -25,6 +25,9 @@ check: $(VENV)/.check
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/hooks.py
 	$(BIN)/python benchmarks/start.py
+
+quality: $(VENV)/.product
+	$(BIN)/python benchmarks/quality.py --controls cat:fish
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
