@@ -275,9 +275,9 @@ def the(found: Demonstration) -> Any:
 
 
 def test_what_takes_too_long_is_not_run_and_says_so(show: Callable[..., Demonstration]) -> None:
-    result = the(show(registry_of()))
+    result = the(show(registry_of(), budget=Budget(1e5)))
     assert isinstance(result, Skipped)
-    assert result.why.startswith("fitting takes about 278 h, 10 min of the budget left; --refit or a larger --budget")
+    assert result.why.startswith("fitting takes about 278 h, 28 h of the budget left; --refit or a larger --budget")
     assert "no fitted file of it comes with the model" in result.why
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import efface
@@ -122,6 +123,15 @@ def test_the_pipeline_ends_as_it_began(evaluated: Evaluate) -> None:
     changes = [row["cat"].fidelity_mae.value for row in (found.concepts, *found.controls.values())]
     assert len(set(changes)) == 3
     assert min(changes) > 0
+
+
+@pytest.mark.usefixtures("remains", "camera")
+def test_a_suite_that_draws_random_numbers_costs_the_caller_none(evaluated: Evaluate, suite: Any) -> None:
+    def found(images: Any, concept: str) -> Any:
+        return torch.rand(len(images))
+
+    suite.found = found
+    evaluated()
 
 
 @pytest.mark.usefixtures("remains")

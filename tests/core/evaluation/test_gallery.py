@@ -103,6 +103,17 @@ def test_a_file_with_something_else_in_it_is_made_anew(tmp_path: Path, pictures:
     assert camera.shots == 2
 
 
+def test_a_file_of_other_pictures_is_not_taken_for_these(tmp_path: Path) -> None:
+    camera, gallery = Camera(), Gallery(tmp_path)
+    gallery.pictures(FACTS, camera)
+    (file,) = files(tmp_path)
+    gallery.pictures({"prompt": "a dog"}, camera)
+    (other,) = {*files(tmp_path)} - {file}
+    file.write_bytes(other.read_bytes())
+    gallery.pictures(FACTS, camera)
+    assert camera.shots == 3
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "pictures").write_text("")
     with pytest.raises(CannotSave, match=str(tmp_path)):
