@@ -18,6 +18,7 @@ from efface.concept import Concept, Request
 from efface.errors import BadConcept
 from efface.evaluation.gallery import Gallery
 from efface.evaluation.scores import Estimate, Evaluation, Scores
+from efface.method import Progress
 from efface.report import drawing, overview
 from efface.report.budget import Budget
 from efface.report.demonstrating import demonstrate
@@ -279,6 +280,21 @@ def test_what_takes_too_long_is_not_run_and_says_so(show: Callable[..., Demonstr
     assert isinstance(result, Skipped)
     assert result.why.startswith("fitting takes about 278 h, 28 h of the budget left; --refit or a larger --budget")
     assert "no fitted file of it comes with the model" in result.why
+
+
+@dataclass(frozen=True)
+class Endless:
+    """Figures that take more pictures than anyone has time for."""
+
+    pictures: int = 10**12
+
+    def __call__(self, pipe: Any, erasure: efface.Erasure, progress: Progress) -> Evaluation:
+        raise AssertionError("nothing was to be measured")
+
+
+def test_the_time_that_figures_take_is_not_left_for_a_fit(show: Callable[..., Demonstration]) -> None:
+    result = the(show(registry_of(), budget=Budget(1e5), measure=Endless()))
+    assert result.why.startswith("fitting takes about 278 h, 0 s of the budget left")
 
 
 def test_a_method_that_is_not_run_is_no_failure(show: Callable[..., Demonstration]) -> None:

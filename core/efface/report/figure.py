@@ -64,7 +64,7 @@ SHOWN: dict[Form, Callable[[float], str]] = {
     "ratio": lambda value: _signed(f"{value:.1f}"),
 }
 
-NO_SCENES = "no two-object scenes of it"
+NO_SCENES = "no two-object scene shows it"
 TABLE = (
     Figure(
         "efficacy",
@@ -116,7 +116,7 @@ TABLE = (
         "0 is best",
         "rate",
         base=0.0,
-        lacking="a keep list names all",
+        lacking="there are none",
     ),
     Figure(
         "locality_other",
