@@ -238,9 +238,7 @@ class Editor:
 
     def _method(self, entry: Entry) -> Method:
         header = entry.erasure.header
-        known = header.distribution in {plugin.distribution for plugin in self._registry.plugins()} - {""}
-        name = f"{header.distribution}:{header.method}" if known else header.method
-        return build(self._registry.method(name), header.settings)
+        return build(self._registry.method_of(header), header.settings)
 
 
 @contextmanager

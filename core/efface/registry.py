@@ -32,6 +32,7 @@ from efface.named import NamedModel
 from efface.suite import check_suite
 
 if TYPE_CHECKING:
+    from efface.header import Header
     from efface.method import Method
     from efface.model import Model
     from efface.suite import Suite
@@ -129,6 +130,11 @@ class Registry:
     def method(self, name: str) -> type[Method]:
         """The method of this name, or of the name `distribution:name`."""
         return cast("type[Method]", self._one("method", "efface_methods", name, UnknownMethod))
+
+    def method_of(self, header: Header) -> type[Method]:
+        """The method that made an erasure, from the distribution its header names where that is installed."""
+        installed = header.distribution in {plugin.distribution for plugin in self.plugins()} - {""}
+        return self.method(f"{header.distribution}:{header.method}" if installed else header.method)
 
     def models(self) -> dict[str, NamedModel]:
         """Every model by name; where several plugins use one name, by `distribution:name`."""

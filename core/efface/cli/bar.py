@@ -10,19 +10,22 @@ FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class Bar:
-    """A `Progress` that draws one bar per phase and leaves none behind; nothing at all unless `shown`."""
+    """A `Progress` that draws one bar per phase and leaves none behind; nothing at all unless `shown`.
+
+    A new total or a step back begins a phase; another text alone renames the bar.
+    """
 
     def __init__(self, shown: bool) -> None:
         self._shown = shown
-        self._phase: tuple[int, str] | None = None
-        self._bar: Any = None
+        self.drawn: Any = None
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if not self._shown:
             return
-        if self._phase != (total, what):
+        if self.drawn is None or total != self.drawn.total or done < self.drawn.n:
             self._begin(total, what)
-        self._bar.update(done - self._bar.n)
+        self.drawn.set_description_str(what, refresh=False)
+        self.drawn.update(done - self.drawn.n)
 
     def __enter__(self) -> Bar:
         return self
@@ -36,10 +39,9 @@ class Bar:
         from tqdm import tqdm
 
         self._end()
-        self._bar = tqdm(total=total, desc=what, file=sys.stderr, leave=False, bar_format=FORMAT)
-        self._phase = (total, what)
+        self.drawn = tqdm(total=total, desc=what, file=sys.stderr, leave=False, bar_format=FORMAT)
 
     def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar, self._phase = None, None
+        if self.drawn is not None:
+            self.drawn.close()
+        self.drawn = None

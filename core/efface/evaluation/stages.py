@@ -10,10 +10,8 @@ from functools import partial
 from typing import Any
 
 from efface.editor import Editor
-from efface.erasure import Erasure
 from efface.evaluation.code import source_digest
 from efface.evaluation.controls import control
-from efface.method import Method
 from efface.registry import Registry
 
 
@@ -34,7 +32,7 @@ def edited(editor: Editor, registry: Registry) -> Stage:
     """All erasures of an editor that are not at scale 0; it is disabled outside of the stage."""
     acting = [entry for entry in editor.entries if entry.scale > 0]
     identity = tuple(
-        (entry.erasure.digest, entry.scale, source_digest(_method(entry.erasure, registry))) for entry in acting
+        (entry.erasure.digest, entry.scale, source_digest(registry.method_of(entry.erasure.header))) for entry in acting
     )
     return Stage("edited", identity, partial(_enabled, editor))
 
@@ -51,10 +49,3 @@ def _enabled(editor: Editor) -> Iterator[None]:
     finally:
         editor.disable()
 
-
-def _method(erasure: Erasure, registry: Registry) -> type[Method]:
-    """The method's class, of the distribution that the erasure names where that is installed."""
-    header = erasure.header
-    installed = {plugin.distribution for plugin in registry.plugins()} - {""}
-    named = header.distribution in installed
-    return registry.method(f"{header.distribution}:{header.method}" if named else header.method)

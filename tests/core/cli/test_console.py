@@ -23,6 +23,17 @@ def test_a_bar_is_drawn_per_phase_and_taken_away(capsys: pytest.CaptureFixture[s
     assert drawn.rpartition("\r")[0].rpartition("\r")[2].strip() == ""
 
 
+def test_a_bar_that_says_something_else_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar(shown=True) as bar:
+        bar(0, 2, "loss 0.5")
+        started = bar.drawn
+        bar(1, 2, "loss 0.4")
+        assert bar.drawn is started
+        bar(0, 2, "loss 0.9")
+        assert bar.drawn is not started
+    assert bar.drawn is None
+
+
 def test_a_bar_that_is_not_shown_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Bar(shown=False) as bar:
         bar(0, 2, "reading")
