@@ -11,7 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from efface.solver import BadProblem, Columns, ConflictError, Policy, Problem, SingularError, residual, solve
+from efface.solver import (
+    BadProblem,
+    Columns,
+    ConflictError,
+    Policy,
+    Problem,
+    SingularError,
+    duals,
+    prices,
+    residual,
+    solve,
+    through_duals,
+)
 from efface_hooks.delta import Dense, LowRank
 
 D = 24
@@ -449,6 +461,39 @@ def test_damping_is_a_ridge_on_the_hard_columns() -> None:
     assert distance(edit(problem), expected) < 1e-10
 
 
+def test_invariants_stay_exact_under_damping() -> None:
+    moving, still = moves(5), Columns.still(30 * features(3, 7))
+    problem = Problem(hard=Columns.joined([moving, still]), keep=features(9, 2), lamb=0.5, damping=0.1)
+    assert (edit(problem) @ still.inputs).norm() < 1e-12 * still.inputs.norm()
+    assert min(solve(problem).report.hard_residual[:5]) > 1e-3
+
+
+@pytest.mark.parametrize("soft", [None, moves(4, 30)])
+def test_damping_around_invariants_is_a_ridge_under_constraints(soft: Columns | None) -> None:
+    moving, still = moves(5), Columns.still(features(3, 7))
+    problem = Problem(
+        soft=soft, hard=Columns.joined([still, moving]), keep=features(9, 2), lamb=0.5, damping=0.1, keep_weight=0.3
+    )
+    inverse = torch.linalg.inv(torch.linalg.cholesky(metric(problem)))
+    orthonormal, _ = torch.linalg.qr(inverse @ still.inputs)
+    white = inverse @ moving.inputs
+    peak = torch.linalg.matrix_norm(white - orthonormal @ (orthonormal.T @ white), 2)
+    wishes = replace(moving, weights=float((0.1 * peak) ** -2) * torch.ones(5, dtype=torch.float64))
+    joined = wishes if soft is None else Columns.joined([soft, wishes])
+    expected = by_kkt(replace(problem, soft=joined, hard=still, damping=0.0))
+    assert distance(edit(problem), expected) < 1e-10
+
+
+def test_a_damped_demand_on_an_invariant_is_a_conflict() -> None:
+    still = Columns.still(features(1), labels=["start"])
+    hard = Columns.joined([still, Columns(features(1), random(D, 1, seed=3), labels=["cat"])])
+    with pytest.raises(ConflictError, match="'start' and 'cat'"):
+        solve(Problem(hard=hard, lamb=0.5, damping=0.1))
+    solution = solve(Problem(hard=hard, lamb=0.5, damping=0.1), "least-squares")
+    assert solution.report.change_norm < 1e-9
+    assert solution.report.kappa == 1
+
+
 def test_damping_tames_a_contradiction() -> None:
     hard = contradiction(noise=5e-3)
     wild = solve(Problem(hard=hard, lamb=0.5), "least-squares").report
@@ -484,6 +529,113 @@ def test_lamb_may_be_zero_where_the_rest_spans() -> None:
 def test_a_gram_with_negative_eigenvalues_is_refused() -> None:
     with pytest.raises(SingularError, match=r"lamb = 0\.1"):
         solve(Problem(hard=moves(2), gram=-torch.eye(D), lamb=0.1))
+
+
+def test_a_few_kept_columns_count_like_the_gram_they_make() -> None:
+    keep, hard = features(D // 4, 5), moves(3)
+    thin = solve(Problem(hard=hard, keep=keep, keep_weight=0.7, lamb=1e-3))
+    whole = solve(Problem(hard=hard, gram=0.7 * keep @ keep.T, lamb=1e-3))
+    assert distance(thin.delta.dense(), whole.delta.dense()) < 1e-10
+    assert thin.report.leverage == pytest.approx(whole.report.leverage, rel=1e-9)
+    assert whole.report.condition <= thin.report.condition * (1 + 1e-9)
+    gram = metric(Problem(hard=hard, keep=keep, keep_weight=0.7, lamb=1e-3))
+    assert thin.report.condition == pytest.approx(float(torch.linalg.cond(gram)), rel=1e-9)
+
+
+# Prices
+
+
+@pytest.mark.parametrize("problem", [full(), replace(full(), soft=None), Problem(hard=moves(4), lamb=2.0)])
+def test_a_price_is_what_meeting_a_column_adds_to_the_cost(problem: Problem) -> None:
+    hard, scale = hard_of(problem), float(metric(problem).trace())
+    free = replace(problem, hard=Columns.still(torch.zeros(D, 1, dtype=torch.float64)))
+    costs = [cost(problem, edit(free))]
+    for count in range(1, len(hard) + 1):
+        first = hard.part(torch.arange(len(hard)) < count)
+        costs.append(cost(problem, edit(replace(problem, hard=first))))
+    found = prices(problem)
+    assert found.met.all()
+    expected = [(after - before) / scale for before, after in itertools.pairwise(costs)]
+    assert found.price.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_what_a_budget_cannot_pay_for_is_left_out_and_what_comes_later_is_not() -> None:
+    dear, cheap = moves(3, seed=3), moves(1, seed=7)
+    hard = Columns.joined([replace(dear, change=10 * dear.change), replace(cheap, change=1e-3 * cheap.change)])
+    problem = Problem(hard=hard, keep=features(9, 2), lamb=0.5)
+    all_of_them = prices(problem).price
+    found = prices(problem, float(all_of_them[0]) * 1.001)
+    assert found.met.tolist() == [True, False, False, True]
+    assert found.price[:2].tolist() == all_of_them[:2].tolist()
+    assert prices(problem, float(all_of_them.sum()) * 1.001).met.all()
+    assert not prices(problem, 0.0).met.any()
+
+
+def test_a_column_in_conflict_has_no_price() -> None:
+    found = prices(Problem(hard=contradiction(noise=5e-3), lamb=0.5))
+    labels = contradiction(noise=5e-3).labels
+    assert [labels[index] for index in (~found.met).nonzero().flatten()] == ["auto"]
+    assert found.price[~found.met].tolist() == [float("inf")]
+
+
+def test_what_is_met_can_be_solved_without_conflict() -> None:
+    hard = Columns.joined([contradiction(noise=5e-3), moves(D + 4, 30)])
+    met = prices(Problem(hard=hard, lamb=0.5)).met
+    report = solve(Problem(hard=hard.part(met), lamb=0.5)).report
+    assert int(met.sum()) == report.rank == D
+    assert max(report.hard_residual) < 1e-6
+
+
+def test_repetitions_are_paid_for_once_and_what_follows_from_others_is_free() -> None:
+    columns = moves(3)
+    sums = Columns(columns.inputs.sum(1, keepdim=True), columns.change.sum(1, keepdim=True))
+    problem = Problem(hard=Columns.joined([columns, repeated(columns, 1), sums]), keep=features(9, 2), lamb=0.5)
+    plain = prices(replace(problem, hard=columns)).price
+    found = prices(problem)
+    assert found.met.all()
+    assert found.price[:3].tolist() == pytest.approx(plain.tolist())
+    assert found.price[-1] == 0
+    assert prices(problem, float(plain.sum()) * 1.001).met.all()
+
+
+@pytest.mark.parametrize("budget", [-1.0, float("nan")])
+def test_a_budget_is_a_number_from_zero_on(budget: float) -> None:
+    with pytest.raises(BadProblem, match="budget"):
+        prices(full(), budget)
+    with pytest.raises(BadProblem, match="without hard columns"):
+        prices(Problem(soft=moves(2), lamb=0.5))
+
+
+# Duals
+
+
+@pytest.mark.parametrize("chosen", [[0], [3, 1], [0, 1, 2, 3, 4]])
+def test_some_columns_met_through_their_duals_are_met_as_if_solved_for_alone(chosen: list[int]) -> None:
+    problem = Problem(hard=moves(5), keep=features(9, 2), lamb=0.5)
+    columns = Columns(hard_of(problem).inputs[:, chosen], hard_of(problem).change[:, chosen])
+    alone = edit(replace(problem, hard=columns))
+    assert distance(through_duals(columns, duals(problem)[:, chosen]).dense(), alone) < 1e-10
+
+
+def test_rounded_duals_meet_the_columns_as_exactly() -> None:
+    problem = Problem(hard=moves(5), keep=features(9, 2), lamb=0.5)
+    delta = through_duals(hard_of(problem), duals(problem).float())
+    assert float(residual(delta, hard_of(problem)).max()) < 1e-12
+    assert distance(delta.dense(), edit(problem)) < 1e-4
+
+
+def test_a_repetition_among_duals_changes_nothing() -> None:
+    columns = moves(4)
+    again = repeated(columns, 1, noise=1e-8)
+    found = through_duals(again, duals(Problem(hard=again, lamb=0.5))).dense()
+    assert distance(found, edit(Problem(hard=columns, lamb=0.5))) < 1e-6
+
+
+def test_duals_that_do_not_belong_are_refused() -> None:
+    with pytest.raises(BadProblem, match=r"shape \(24, 3\), their columns \(24, 4\)"):
+        through_duals(moves(4), features(3))
+    with pytest.raises(BadProblem, match="without hard columns"):
+        duals(Problem(soft=moves(2), lamb=0.5))
 
 
 # Form and report

@@ -3,7 +3,10 @@
 from efface.solver.closed_form import Solution, solve
 from efface.solver.columns import Columns
 from efface.solver.conflicts import Policy
+from efface.solver.duals import duals, through_duals
 from efface.solver.errors import BadProblem, ConflictError, SingularError
+from efface.solver.metric import Metric
+from efface.solver.prices import Prices, prices
 from efface.solver.problem import Problem
 from efface.solver.report import Report, residual
 
@@ -11,11 +14,16 @@ __all__ = [
     "BadProblem",
     "Columns",
     "ConflictError",
+    "Metric",
     "Policy",
+    "Prices",
     "Problem",
     "Report",
     "SingularError",
     "Solution",
+    "duals",
+    "prices",
     "residual",
     "solve",
+    "through_duals",
 ]

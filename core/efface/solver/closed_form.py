@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from efface.solver.columns import Columns
 from efface.solver.conflicts import KAPPA, Comparison, Policy, check_policy, merged, pair_error, rank_error
 from efface.solver.metric import Metric
 from efface.solver.problem import Problem
-from efface.solver.report import Report, applied, residual
+from efface.solver.report import Report, applied, norm, residual
+from efface.solver.soft import balanced, soft_part, thin_pays
 from efface.solver.span import Span
 from efface_hooks.delta import Dense, LowRank
 
@@ -35,73 +35,60 @@ def solve(problem: Problem, conflicts: Policy = "raise") -> Solution:
     E = E_s + (B - E_s C) P, derived from the Lagrangian of the constrained problem.
     """
     check_policy(conflicts)
-    comparison = None if problem.hard is None else Comparison.of(problem.hard)
-    pairs = () if comparison is None else comparison.conflicts()
+    pairs = () if problem.hard is None else Comparison.of(problem.hard).conflicts()
     if pairs and conflicts == "raise":
         raise pair_error(pairs)
     metric = Metric.of(problem)
-    delta = _soft_part(problem, metric)
-    span = None
-    if comparison is not None:
-        span = Span.of(merged(comparison, problem.merge), metric, problem.rtol)
+    delta = soft_part(problem, metric)
+    spans: list[Span] = []
+    for columns, damping in _demands(problem):
+        around = spans[0].left if spans else None
+        span = Span.of(merged(Comparison.of(columns), problem.merge), metric, problem.rtol, around)
         if span.kappa > KAPPA and conflicts == "raise":
             raise rank_error(span)
         off = span.hard.change - applied(delta, span.hard.inputs)
-        delta = _sum(delta, span.correction(off, problem.damping))
-    return Solution(delta, _report(problem, metric, delta, span, pairs))
+        delta = _sum(delta, span.correction(off, damping))
+        spans.append(span)
+    return Solution(delta, _report(problem, metric, delta, spans, pairs))
 
 
-def _soft_part(problem: Problem, metric: Metric) -> LowRank | Dense:
-    """E_s = [sum_j w_j b_j c_j^T] G^-1 over the soft columns that ask for a change.
+def _demands(problem: Problem) -> list[tuple[Columns, float]]:
+    """The hard columns to meet one lot after the other, each with its damping: damped ones around invariants.
 
-    Source: the normal equations; UCE (Gandikota et al., WACV 2024) eq. 7 is the case without `gram`.
+    Derived: what is met first fixes E on its span, and the cost of the rest separates from it.
     """
-    m, d = problem.shape
-    if problem.soft is None:
-        return LowRank(torch.zeros(m, 0, dtype=torch.float64), torch.zeros(0, d, dtype=torch.float64))
-    asking = problem.soft.asking
-    change, inputs = asking.change * asking.mass, asking.inputs
-    if _thin_pays(len(asking), m, d):
-        return _balanced(change, metric.unwhiten(metric.whiten(inputs)).T)
-    return Dense(metric.unwhiten(metric.whiten(inputs @ change.T)).T)
+    if problem.hard is None:
+        return []
+    asks = problem.hard.change.any(0)
+    if not problem.damping or bool(asks.all()) or not bool(asks.any()):
+        return [(problem.hard, problem.damping if bool(asks.any()) else 0.0)]
+    return [(problem.hard.part(~asks), 0.0), (problem.hard.part(asks), problem.damping)]
 
 
 def _sum(one: LowRank | Dense, other: LowRank) -> LowRank | Dense:
     """One map, thin while that costs less."""
-    if isinstance(one, LowRank) and _thin_pays(one.rank + other.rank, *one.shape):
-        return _balanced(torch.cat([one.up, other.up], 1), torch.cat([one.down, other.down], 0))
+    if isinstance(one, LowRank) and thin_pays(one.rank + other.rank, *one.shape):
+        return balanced(torch.cat([one.up, other.up], 1), torch.cat([one.down, other.down], 0))
     return Dense(one.dense() + other.dense())
-
-
-def _balanced(up: Tensor, down: Tensor) -> LowRank:
-    """up @ down with |up[:, k]| = |down[k]| for every k, so that half precision can hold both; no zero terms."""
-    above, below = up.norm(dim=0), down.norm(dim=1)
-    used = (above > 0) & (below > 0)
-    ratio = (below[used] / above[used]).sqrt()
-    return LowRank(up[:, used] * ratio, down[used] / ratio[:, None])
-
-
-def _thin_pays(rank: int, m: int, d: int) -> bool:
-    return rank * (m + d) < m * d
 
 
 def _report(
     problem: Problem,
     metric: Metric,
     delta: LowRank | Dense,
-    span: Span | None,
+    spans: list[Span],
     pairs: tuple[tuple[str, str], ...],
 ) -> Report:
     return Report(
-        rank=0 if span is None else span.rank,
-        dropped=0 if span is None else len(span.hard) - span.rank,
-        kappa=0.0 if span is None else span.kappa,
+        rank=sum(span.rank for span in spans),
+        dropped=sum(len(span.hard) - span.rank for span in spans),
+        kappa=spans[-1].kappa if spans else 0.0,
         conflicts=pairs,
         hard_residual=_residuals(delta, problem.hard),
         soft_residual=_residuals(delta, problem.soft),
         leverage=0.0 if problem.hard is None else metric.leverage(problem.hard.inputs),
         condition=metric.condition,
-        change_norm=float(delta.dense().norm()),
+        change_norm=norm(delta),
     )
 
 

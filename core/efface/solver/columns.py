@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -97,9 +97,13 @@ class Columns:
     @property
     def asking(self) -> Columns:
         """The columns with a change and a weight other than zero."""
-        index = self.change.any(0) & (self.mass > 0)
-        labels = tuple(label for label, asks in zip(self.labels, index.tolist(), strict=True) if asks)
-        return Columns(self.inputs[:, index], self.change[:, index], self.mass[index], labels)
+        return replace(self, weights=self.mass).part(self.change.any(0) & (self.mass > 0))
+
+    def part(self, chosen: Tensor) -> Columns:
+        """The columns where `chosen` (n,) is True."""
+        labels = tuple(label for label, taken in zip(self.labels, chosen.tolist(), strict=True) if taken)
+        weights = None if self.weights is None else self.weights[chosen]
+        return Columns(self.inputs[:, chosen], self.change[:, chosen], weights, labels)
 
     @property
     def mass(self) -> Tensor:

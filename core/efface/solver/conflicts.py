@@ -50,10 +50,15 @@ class Comparison:
         limit = GAIN * max(usual, 1.0) * (2 * gap).sqrt() + slack
         return cls(columns, gap, sign, _distances(change, sign) <= limit)
 
+    @property
+    def clashes(self) -> Tensor:
+        """(n, n), True for collinear columns whose changes disagree."""
+        return (self.gap < COLLINEAR) & ~self.agree
+
     def conflicts(self) -> tuple[tuple[str, str], ...]:
         """The label pairs of collinear columns whose changes disagree, each pair once."""
         labels = self.columns.labels
-        found = ((self.gap < COLLINEAR) & ~self.agree).triu(1).nonzero().tolist()
+        found = self.clashes.triu(1).nonzero().tolist()
         return tuple(dict.fromkeys((labels[i], labels[j]) for i, j in found))
 
     def groups(self, tolerance: float) -> list[list[int]]:

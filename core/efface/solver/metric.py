@@ -11,14 +11,48 @@ from torch import Tensor
 from efface.solver.errors import SingularError
 from efface.solver.problem import Problem
 
+THIN = 0.25  # share of columns per dimension up to which a decomposition of the columns is cheaper than one of G
+
+
+@dataclass(frozen=True, eq=False)
+class Triangular:
+    """G = L L^T with L lower triangular (d, d)."""
+
+    lower: Tensor
+
+    def whiten(self, columns: Tensor) -> Tensor:
+        solved: Tensor = torch.linalg.solve_triangular(self.lower, columns, upper=False)
+        return solved
+
+    def unwhiten(self, columns: Tensor) -> Tensor:
+        solved: Tensor = torch.linalg.solve_triangular(self.lower.T, columns, upper=True)
+        return solved
+
+
+@dataclass(frozen=True, eq=False)
+class Thin:
+    """G = floor^2 I + U s^2 U^T for few directions U (d, p), by its symmetric root: nothing of size d x d is formed.
+
+    `shrink` (p,) is floor / sqrt(floor^2 + s^2) - 1, so that L^-1 = (I + U shrink U^T) / floor. Derived.
+    """
+
+    floor: float
+    basis: Tensor
+    shrink: Tensor
+
+    def whiten(self, columns: Tensor) -> Tensor:
+        return (columns + self.basis @ (self.shrink[:, None] * (self.basis.T @ columns))) / self.floor
+
+    unwhiten = whiten
+
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """G = L L^T by its root: L lower triangular (d, d), or the number sqrt(lamb) when G is lamb I."""
+    """G = L L^T by its root L, which is thin where G is lamb I and little else."""
 
-    root: Tensor | float
+    root: Triangular | Thin
     condition: float
-    """Largest over smallest eigenvalue of G: a power-iteration estimate, from below."""
+    """Largest over smallest eigenvalue of G: exact for a thin root, else a power-iteration estimate from below."""
 
     @classmethod
     def of(cls, problem: Problem) -> Metric:
@@ -27,32 +61,21 @@ class Metric:
         SingularError where a condition above 1 / (d eps) leaves no correct digit.
         Derived: the quadratic form of all soft terms.
         """
-        gram = _gram(problem)
-        if gram is None:
-            if problem.lamb == 0:
-                raise _singular(problem)
-            return cls(problem.lamb**0.5, 1.0)
-        root, failed = torch.linalg.cholesky_ex(gram)
-        if failed:
+        _, d = problem.shape
+        columns = _columns(problem)
+        thin = problem.gram is None and columns.shape[1] <= THIN * d
+        metric = _thin(columns, problem.lamb) if thin else _triangular(columns, problem)
+        if metric is None or not metric.condition < 1 / (d * torch.finfo(torch.float64).eps):
             raise _singular(problem)
-        condition = _condition(root)
-        if not condition < 1 / (len(root) * torch.finfo(root.dtype).eps):
-            raise _singular(problem)
-        return cls(root, condition)
+        return metric
 
     def whiten(self, columns: Tensor) -> Tensor:
         """L^-1 X."""
-        if isinstance(self.root, float):
-            return torch.div(columns, self.root)
-        solved: Tensor = torch.linalg.solve_triangular(self.root, columns, upper=False)
-        return solved
+        return self.root.whiten(columns)
 
     def unwhiten(self, columns: Tensor) -> Tensor:
         """L^-T X, so that unwhiten(whiten(X)) = G^-1 X."""
-        if isinstance(self.root, float):
-            return torch.div(columns, self.root)
-        solved: Tensor = torch.linalg.solve_triangular(self.root.T, columns, upper=True)
-        return solved
+        return self.root.unwhiten(columns)
 
     def leverage(self, columns: Tensor) -> float:
         """The largest c^T G^-1 c of the columns c: how far they stand out from what G knows.
@@ -62,21 +85,40 @@ class Metric:
         return float(self.whiten(columns).square().sum(0).max())
 
 
-def _gram(problem: Problem) -> Tensor | None:
-    """G (d, d), or None when nothing but lamb I is left of it."""
-    roots = []
+def energy(problem: Problem) -> float:
+    """tr(G): how much there is that a change could disturb."""
+    _, d = problem.shape
+    gram = 0.0 if problem.gram is None else float(problem.gram.trace())
+    return problem.lamb * d + gram + float(_columns(problem).square().sum())
+
+
+def _columns(problem: Problem) -> Tensor:
+    """K (d, p) with K K^T all of G but lamb I and gram."""
+    _, d = problem.shape
+    columns = [torch.zeros(d, 0, dtype=torch.float64)]
     if problem.keep is not None and problem.keep_weight:
-        roots.append(problem.keep * problem.keep_weight**0.5)
+        columns.append(problem.keep * problem.keep_weight**0.5)
     if problem.soft is not None:
-        roots.append(problem.soft.inputs * problem.soft.mass.sqrt())
-    if not roots and problem.gram is None:
+        columns.append(problem.soft.inputs * problem.soft.mass.sqrt())
+    return torch.cat(columns, 1)
+
+
+def _thin(columns: Tensor, lamb: float) -> Metric | None:
+    if lamb == 0:
         return None
+    basis, sigma, _ = torch.linalg.svd(columns, full_matrices=False)
+    largest = float(sigma.max()) ** 2 if len(sigma) else 0.0
+    shrink = (lamb / (lamb + sigma.square())).sqrt() - 1
+    return Metric(Thin(lamb**0.5, basis, shrink), (lamb + largest) / lamb)
+
+
+def _triangular(columns: Tensor, problem: Problem) -> Metric | None:
     _, d = problem.shape
     gram = torch.zeros(d, d, dtype=torch.float64) if problem.gram is None else problem.gram.clone()
-    for root in roots:
-        gram.addmm_(root, root.T)
+    gram.addmm_(columns, columns.T)
     gram.diagonal().add_(problem.lamb)
-    return gram
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    return None if failed else Metric(Triangular(lower), _condition(lower))
 
 
 def _condition(root: Tensor) -> float:

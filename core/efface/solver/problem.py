@@ -20,7 +20,8 @@ class Problem:
     With changes "anchor - target" in the space of the inputs, W (I + E) is the edited weight of *every* layer
     that reads them: E does not depend on W.
 
-    `keep` (d, p), `gram` (d, d) symmetric. `damping` > 0 trades exactness of the hard columns for a smaller E.
+    `keep` (d, p), `gram` (d, d) symmetric. `damping` > 0 trades exactness of the hard columns for a smaller E;
+    invariants, the hard columns whose change is zero, stay exact.
     Singular values of the hard columns below `rtol` times the largest count as zero; default
     max(d, n) * 2.2e-15. Hard columns with 1 - |cos| < `merge` and changes that agree are one demand: their mean
     is met exactly, each of them up to its distance from it, which is sqrt(2 merge) of its norm. The default is

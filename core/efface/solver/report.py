@@ -51,6 +51,14 @@ def residual(delta: LowRank | Dense | Tensor, columns: Columns) -> Tensor:
     return torch.div(missed, torch.where(scale > 0, scale, 1))
 
 
+def norm(delta: LowRank | Dense) -> float:
+    """|E|_F; of thin factors U V by their triangular parts, without forming E."""
+    if isinstance(delta, Dense):
+        return float(_float64(delta.weight).norm())
+    above, below = (torch.linalg.qr(_float64(factor)).R for factor in (delta.up, delta.down.T))
+    return float((above @ below.T).norm())
+
+
 def applied(delta: LowRank | Dense | Tensor, inputs: Tensor) -> Tensor:
     """E X in float64."""
     if isinstance(delta, LowRank):

@@ -18,7 +18,8 @@ from efface_hooks.delta import LowRank
 class Span:
     """Z = L^-1 C = U diag(sigma) V^T for hard columns C (d, n) with changes B (m, n), small directions left out.
 
-    Z^T Z is never formed: that would square the condition number. Derived.
+    Z^T Z is never formed: that would square the condition number. `around` (d, k) is an orthonormal basis that is
+    taken out of Z first: a correction then leaves alone whatever lies in it. Derived.
     """
 
     hard: Columns
@@ -28,12 +29,16 @@ class Span:
     right: Tensor
 
     @classmethod
-    def of(cls, hard: Columns, metric: Metric, rtol: float | None) -> Self:
+    def of(cls, hard: Columns, metric: Metric, rtol: float | None, around: Tensor | None = None) -> Self:
         """The span with singular values above rtol sigma_1; None stands for ten roundings per dimension."""
-        left, sigma, right = torch.linalg.svd(metric.whiten(hard.inputs), full_matrices=False)
+        white = metric.whiten(hard.inputs)
+        scale = white.norm(dim=0).max()
+        if around is not None:
+            white = white - around @ (around.T @ white)
+        left, sigma, right = torch.linalg.svd(white, full_matrices=False)
         if rtol is None:
             rtol = max(hard.inputs.shape) * 2.2e-15
-        kept = sigma > rtol * sigma[0]
+        kept = sigma > rtol * torch.maximum(sigma[0], scale)
         return cls(hard, metric, left[:, kept], sigma[kept], right[kept].T)
 
     @property
