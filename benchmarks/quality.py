@@ -1,7 +1,8 @@
 """How well methods erase: the figures of `efface evaluate`, one column per concept, as a Markdown table.
 
 Each concept is erased on its own, with the keep list and templates of the model's suite, at the method's defaults
-unless settings are given. Pictures are kept in efface's cache, so an interrupted run goes on where it was.
+unless settings are given; a method with a setting `exclude` gets the suite's held-out words there. Pictures are kept
+in efface's cache, so an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from efface.evaluation.controls import CONTROLS
 from efface.evaluation.evaluating import evaluate
 from efface.evaluation.gallery import Gallery, usual_folder
 from efface.evaluation.scores import FIGURES, Estimate, Evaluation, Scores
-from efface.report.example import Wish
+from efface.report.example import Wish, unseen
 from efface.writing import write
 
 USUAL = ("cat:fish", "car:house", "skull:mushroom", "mosaic")
@@ -36,7 +37,7 @@ def measured(pipe: Any, suite: efface.Suite, concept: str, options: argparse.Nam
         keep=request.keep,
         templates=request.templates,
         preset=options.preset,
-        settings=dict(pair.split("=", 1) for pair in options.set),
+        settings=unseen(suite, registry.method(options.method)) | dict(pair.split("=", 1) for pair in options.set),
         registry=registry,
     )
     return evaluate(

@@ -219,6 +219,14 @@ class Other(Quick):
 
 
 @dataclass(frozen=True)
+class Reads(Quick):
+    """Takes words from the tokenizer."""
+
+    name: ClassVar[str] = "reads"
+    exclude: tuple[str, ...] = efface.setting((), help="words not to take")
+
+
+@dataclass(frozen=True)
 class Breaks(Quick):
     """Breaks down in its fit."""
 
@@ -282,6 +290,14 @@ def test_what_takes_too_long_is_not_run_and_says_so(show: Callable[..., Demonstr
     assert "no fitted file of it comes with the model" in result.why
 
 
+def test_held_out_words_stay_out_of_a_fit_that_draws_words(show: Callable[..., Demonstration]) -> None:
+    found = show(registry_of(None, Quick, Reads), suite=Words())
+    assert {result.method: result.settings.get("exclude") for result in found.results} == {
+        "quick": None,
+        "reads": ["kitten", "tabby"],
+    }
+
+
 @dataclass(frozen=True)
 class Endless:
     """Figures that take more pictures than anyone has time for."""
@@ -337,7 +353,7 @@ def test_the_neutral_anchor_is_part_of_the_request(
 @pytest.fixture
 def search(tiny: Any) -> Callable[[Path], Search]:
     """Looks in a folder for what the demonstrations here ask for."""
-    return lambda folder: Shipped(tiny, registry_of(), folder).find("slow", CAT)
+    return lambda folder: Shipped(tiny, registry_of(), folder).find("slow", CAT, {})
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ def demo(
             methods,
             model=model,
             registry=registry,
+            suite=suite,
             budget=Budget(budget, refit),
             measure=Measuring(suite, request, model, registry, strength, batch_size) if suite and not why_not else None,
             unmeasured=why_not,

@@ -21,6 +21,7 @@ from efface.report.budget import Budget
 from efface.report.change import changes
 from efface.report.demonstration import Demonstration, Failure, Outcome, Result, Skipped
 from efface.report.environment import environment
+from efface.report.example import unseen
 from efface.report.imprint import Detached, Imprint
 from efface.report.measuring import Measure
 from efface.report.progress import named
@@ -29,6 +30,7 @@ from efface.report.shipped import Shipped
 from efface.report.stopwatch import Stopwatch
 from efface.report.subject import Subject
 from efface.report.touched import Touched
+from efface.suite import Suite
 from efface.wording import roughly
 from efface_hooks import Wiring
 
@@ -44,6 +46,7 @@ def demonstrate(
     *,
     model: str,
     registry: Registry,
+    suite: Suite | None = None,
     seed: int = 0,
     budget: Budget | None = None,
     measure: Measure | None = None,
@@ -57,7 +60,7 @@ def demonstrate(
     installed ones are tried. One that raises becomes a `Failure` and the others go on; one that the `budget` has no
     time for is shown by a fitted file of the model, or becomes a `Skipped`. `model` is what the pipeline was loaded
     by; `watch` holds the time that took. `measure` gives the figures; without it `unmeasured` says why there are
-    none. Raises BadConcept or UnknownMethod before anything is computed.
+    none. No fit draws a held-out word of the `suite`. Raises BadConcept or UnknownMethod before anything is computed.
     """
     watch, budget = watch or Stopwatch(), budget or Budget()
     chosen = list(dict.fromkeys(methods)) or _installed(registry)
@@ -77,6 +80,7 @@ def demonstrate(
         base=base,
         before=before,
         registry=registry,
+        suite=suite,
         seed=seed,
         budget=budget,
         measure=measure,
@@ -120,6 +124,7 @@ class _Stage:
     base: tuple[Image, ...]
     before: Imprint
     registry: Registry
+    suite: Suite | None
     seed: int
     budget: Budget
     measure: Measure | None
@@ -184,7 +189,7 @@ class _Stage:
                 return _Taken(self._fitted(method))
         why = f"fitting takes about {roughly(cost)}, {roughly(left)} of the budget left"
         with watch.timing("read"):
-            search = self.shipped.find(method, self.answered)
+            search = self.shipped.find(method, self.answered, self._settings(method))
         if search.file is None:
             return Skipped(method, f"{why}; --refit or a larger --budget ({search.why})")
         return _Taken(search.file.erasure, search.file.name, why)
@@ -214,10 +219,14 @@ class _Stage:
             method=method,
             keep=self.request.keep,
             templates=self.request.templates,
+            settings=self._settings(method),
             seed=self.seed,
             progress=named(method, self.progress),
             registry=self.registry,
         )
+
+    def _settings(self, method: str) -> dict[str, tuple[str, ...]]:
+        return unseen(self.suite, self.registry.method(method))
 
     @property
     def _showing(self) -> float:

@@ -10,6 +10,7 @@ from efface.concept import Concept, Kind, Request, same
 from efface.errors import BadConcept
 from efface.evaluation.targets import find, says
 from efface.report.prompt import Prompt
+from efface.settings import describe
 from efface.suite import Suite, SuiteConcept
 
 
@@ -66,6 +67,16 @@ def prompts(suite: Suite | None, request: Request) -> tuple[Prompt, ...]:
         of = "in the style of" if concept.kind == "style" else "of"
         return (Prompt(f"a picture {of} {concept.text}", "concept"),)
     return tuple(_chosen(suite, known, concept))
+
+
+def unseen(suite: Suite | None, method: type) -> dict[str, tuple[str, ...]]:
+    """The settings by which a fit draws none of a suite's held-out words: `exclude`, of a method that has it.
+
+    A method that takes words from the tokenizer would know them otherwise, and they measure what it does not know.
+    """
+    if suite is None or "exclude" not in {entry.name for entry in describe(method)}:
+        return {}
+    return {"exclude": tuple(word for concept in suite.concepts() for word in concept.held_out)}
 
 
 def _chosen(suite: Suite, known: SuiteConcept, concept: Concept) -> Iterator[Prompt]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,11 +61,12 @@ class Shipped:
     def _contents(self) -> list[tuple[str, Erasure | None]]:
         return [(path.name, _read(path)) for path in sorted(self.folder.glob("*.safetensors"))] if self.folder else []
 
-    def find(self, method: str, request: Request) -> Search:
-        """The file that this method's fit would give, by its default settings, for this request on this model."""
+    def find(self, method: str, request: Request, settings: Mapping[str, object]) -> Search:
+        """The file that this method's fit would give for this request on this model, by these settings or defaults."""
         name = method.rpartition(":")[2]
         files = [file for file in self.files if file.erasure.method == name]
-        found = [(list(self._differences(file.erasure, method, request)), file) for file in files]
+        usual = as_dict(build(self.registry.method(method), settings))
+        found = [(list(self._differences(file.erasure, method, request, usual)), file) for file in files]
         if not found:
             damaged = f"; damaged: {listed(self.damaged)}" if self.damaged else ""
             return Search(None, f"no fitted file of it comes with the model{damaged}")
@@ -74,11 +75,10 @@ class Shipped:
             return Search(nearest)
         return Search(None, f"{nearest.name} comes with the model, but for {listed(differences)}")
 
-    def _differences(self, erasure: Erasure, method: str, request: Request) -> Iterator[str]:
+    def _differences(self, erasure: Erasure, method: str, request: Request, usual: Mapping[str, Any]) -> Iterator[str]:
         header, cls = erasure.header, self.registry.method(method)
         if header.request != request:
             yield "another request"
-        usual = as_dict(build(cls, {}))
         others = [name for name in sorted({*usual, *header.settings}) if header.settings.get(name) != usual.get(name)]
         if others:
             yield f"other settings ({', '.join(others)})"
