@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import IO, Any
 
+from efface.cli.requirements import unmet
 from efface.registry import PluginInfo
 
 
@@ -28,6 +33,8 @@ class Checkup:
     plugin: PluginInfo
     methods: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    deprecated: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     seconds: float = 0.0
 
@@ -46,27 +53,38 @@ def checkup(plugin: PluginInfo, group: str, limit: float) -> Checkup:
         return Checkup(plugin)
     started = time.perf_counter()
     answer = _answer([sys.executable, "-m", "efface.cli.probing", group, plugin.module], limit)
-    return Checkup(
-        plugin,
-        tuple(answer.get("methods", ())),
-        tuple(answer.get("models", ())),
-        tuple(Fault(**fault) for fault in answer["faults"]),
-        round(time.perf_counter() - started, 2),
-    )
+    loading = [Fault(**fault) for fault in answer.pop("faults")]
+    pins = [Fault("requirements", fault) for fault in unmet(plugin.distribution)]
+    brought = {what: tuple(names) for what, names in answer.items()}
+    seconds = round(time.perf_counter() - started, 2)
+    return Checkup(plugin, **brought, faults=(*pins, *loading), seconds=seconds)
 
 
 def _answer(arguments: list[str], limit: float) -> dict[str, Any]:
-    try:
-        process = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=limit
+    """What the subprocess prints; files take it in, for a pipe stays open as long as any child of a plugin lives."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
         )
-    except subprocess.TimeoutExpired as error:
-        return _failed(f"still not loaded after {limit:g} s (--timeout gives it longer)", _text(error.stderr))
-    try:
-        found: dict[str, Any] = json.loads(process.stdout)
-    except ValueError:
-        return _failed(f"ended the process that loaded it ({_ending(process.returncode)})", process.stderr)
-    return found
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return _failed(f"still not loaded after {limit:g} s (--timeout gives it longer)", _text(errors))
+        finally:
+            _end(process)
+        try:
+            found: dict[str, Any] = json.loads(_text(output))
+        except ValueError:
+            return _failed(f"ended the process that loaded it ({_ending(code)})", _text(errors))
+        return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process and every child that it has left behind."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 def _failed(error: str, said: str) -> dict[str, Any]:
@@ -77,5 +95,6 @@ def _ending(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _text(output: bytes | str | None) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from efface.errors import EffaceError, unknown
 
+PRECISIONS = ("float32", "float16", "bfloat16")
+
 
 def devices() -> list[str]:
     """`cpu`, and each accelerator that torch can use here."""
@@ -13,6 +15,23 @@ def devices() -> list[str]:
     if accelerator is None:
         return ["cpu"]
     return ["cpu", *(f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count()))]
+
+
+def precisions(device: str) -> list[str]:
+    """The precisions in which a device computes what a U-Net is made of: a convolution and a linear layer."""
+    return [name for name in PRECISIONS if _computes(device, name)]
+
+
+def _computes(device: str, precision: str) -> bool:
+    import torch
+    from torch.nn import functional
+
+    try:
+        x = torch.ones(1, 1, 4, 4, device=device, dtype=getattr(torch, precision))
+        y = functional.linear(functional.conv2d(x, x[..., :3, :3], padding=1), x[0, 0])
+        return bool(y.isfinite().all())
+    except (RuntimeError, TypeError):
+        return False
 
 
 def checked_device(name: str) -> str:

@@ -40,13 +40,14 @@ class Diagnosis:
 
     @property
     def notes(self) -> list[str]:
-        """What is no fault, but good to know: names that mean several things."""
-        clashes = []
-        for what in ("method", "model"):
+        """What is no fault, but good to know: names of several things, hooks that will go, methods that do not fit."""
+        found = []
+        for what in ("method", "model", "suite"):
             brought = [(name, one.plugin) for one in self.plugins for name in getattr(one, f"{what}s")]
             for name, owners in _shared(brought):
-                clashes.append(f"several plugins bring a {what} {name}: name it DISTRIBUTION:{name} ({owners})")
-        return clashes
+                found.append(f"several plugins bring a {what} {name}: name it DISTRIBUTION:{name} ({owners})")
+        found += [f"plugin {one.plugin.name}: deprecated: {hook}" for one in self.plugins for hook in one.deprecated]
+        return found + (self.fitness.notes if self.fitness else [])
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,8 +85,8 @@ class Diagnosis:
             yield f"command {name}: several plugins bring it ({owners}); leave out all but one of them"
 
 
-def diagnosed(console: Console, progress: Bar, model: str | None, limit: float) -> Diagnosis:
-    """Looks at everything; each plugin has `limit` seconds to load."""
+def diagnosed(console: Console, progress: Bar, model: str | None, limit: float, device: str, dtype: str) -> Diagnosis:
+    """Looks at everything; each plugin has `limit` seconds to load, and the model is loaded on device in dtype."""
     jobs = [(one, GROUP) for one in Registry.installed().plugins()]
     jobs += [(one, extensions.GROUP) for one in advertised(extensions.GROUP)]
     done: dict[str, list[Checkup]] = {GROUP: [], extensions.GROUP: []}
@@ -95,7 +96,7 @@ def diagnosed(console: Console, progress: Bar, model: str | None, limit: float) 
     machine = Machine.this()
     plugins = tuple(done[GROUP])
     usable = model is not None and not machine.fault
-    fitness = Fitness.of(console, model, _healthy(plugins)) if model is not None and usable else None
+    fitness = Fitness.of(console, model, _healthy(plugins), device, dtype) if model is not None and usable else None
     return Diagnosis(machine, plugins, tuple(done[extensions.GROUP]), fitness)
 
 
@@ -125,7 +126,7 @@ def _listed(what: str, checkups: Sequence[Checkup]) -> list[str]:
             one.plugin.distribution,
             one.plugin.version,
             one.state,
-            ", ".join([*one.methods, *one.models]) or None,
+            ", ".join([*one.methods, *one.models, *one.suites]) or None,
             None if one.plugin.disabled else one.seconds,
         )
         for one in checkups

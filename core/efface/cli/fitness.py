@@ -18,25 +18,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitness:
-    """A model's points per kind, and for each method the kinds it lacks here (None: the method declares none)."""
+    """A model as loaded, its points per kind, and for each method the kinds it lacks here (None: it declares none)."""
 
     model: str
     pipeline: str = ""
+    device: str = ""
+    dtype: str = ""
     kinds: dict[str, int] = field(default_factory=dict)
     lacking: dict[str, list[str] | None] = field(default_factory=dict)
     fault: str = ""
 
     @classmethod
-    def of(cls, console: Console, name: str, registry: Registry) -> Fitness:
+    def of(cls, console: Console, name: str, registry: Registry, device: str, dtype: str) -> Fitness:
         from efface.model import Model
 
         try:
-            model = Model(open_model(console, name, registry), registry)
+            model = Model(open_model(console, name, registry, device=device, dtype=dtype), registry)
             kinds = Counter(point.kind for point in model.points())
-        except HookError as error:
+        except (HookError, OSError, RuntimeError) as error:
             return cls(name, fault=str(error))
         lacking = {key: _lacking(method, model) for key, method in registry.methods().items()}
-        return cls(name, type(model.pipe).__name__, dict(kinds), lacking)
+        found = str(model.dtype).removeprefix("torch.")
+        return cls(name, type(model.pipe).__name__, str(model.device), found, dict(kinds), lacking)
+
+    @property
+    def notes(self) -> list[str]:
+        """Methods that this model cannot be edited by, and why."""
+        return [
+            f"method {name} does not fit {self.model}: there are no points of kind {', '.join(kinds)}"
+            for name, kinds in self.lacking.items()
+            if kinds
+        ]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +57,7 @@ class Fitness:
         if self.fault:
             yield f"model {self.model}: {self.fault}"
             return
-        yield f"model {self.model}: {self.pipeline}"
+        yield f"model {self.model}: {self.pipeline} on {self.device} in {self.dtype}"
         yield from table(("kind of point", "points"), self.kinds.items(), indent="  ")
         yield from table(
             ("method", "fits"), [(name, _fits(kinds)) for name, kinds in self.lacking.items()], indent="  "

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -34,7 +35,23 @@ def _plugin(plugin: object) -> Answer:
 
     registry = Registry([plugin])
     faults = [_fault(broken.during, broken.error, broken.traceback) for broken in registry.broken]
-    return {"methods": list(registry.methods()), "models": list(registry.models()), "faults": faults}
+    return {
+        "methods": list(registry.methods()),
+        "models": list(registry.models()),
+        "suites": list(registry.suites()),
+        "deprecated": list(_deprecated(plugin)),
+        "faults": faults,
+    }
+
+
+def _deprecated(plugin: object) -> Iterator[str]:
+    """What there is to say about each hook of the plugin that is on its way out."""
+    from efface import hookspecs
+
+    for name, spec in vars(hookspecs).items():
+        warning = getattr(spec, f"{hookspecs.PROJECT}_spec", {}).get("warn_on_impl")
+        if warning is not None and hasattr(plugin, name):
+            yield f"{name}: {warning}"
 
 
 def _command(command: object) -> Answer:

@@ -1,5 +1,21 @@
 """What plugin authors test with."""
 
-from efface.testing.pipelines import FAMILIES, Family, tiny_pipeline, tiny_tokenizer
+from typing import TYPE_CHECKING
 
-__all__ = ["FAMILIES", "Family", "tiny_pipeline", "tiny_tokenizer"]
+from efface_hooks.lazy import lazily
+
+if TYPE_CHECKING:
+    from efface.testing.method_tests import MethodTests as MethodTests
+    from efface.testing.pipelines import FAMILIES as FAMILIES
+    from efface.testing.pipelines import Family as Family
+    from efface.testing.pipelines import tiny_pipeline as tiny_pipeline
+    from efface.testing.pipelines import tiny_tokenizer as tiny_tokenizer
+
+# Only MethodTests needs pytest, which is no dependency of efface.
+__getattr__, __all__ = lazily(
+    __name__,
+    {
+        "efface.testing.method_tests": "MethodTests",
+        "efface.testing.pipelines": "FAMILIES Family tiny_pipeline tiny_tokenizer",
+    },
+)
