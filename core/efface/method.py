@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 METHOD_NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 SEEDS = range(2**64)
+OPTIONAL = {
+    "compose": ("fits", "request"),
+    "illustrate": ("erasure", "showing"),
+    "step_flops": ("fitted", "positions"),
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,10 @@ class Method(Protocol):
 
     A class may also declare `stacks: ClassVar[bool]` (one `apply` for all its enabled erasures with equal
     settings), `covers: ClassVar[Covers]`, `cost_hint: ClassVar[float]` (seconds that a fit of one concept takes
-    on the embedded model with two cores) and `presets: ClassVar[Mapping[str, Mapping[str, object]]]`.
+    on the embedded model with two cores) and `presets: ClassVar[Mapping[str, Mapping[str, object]]]`. It may be
+    `Composable`, and have `step_flops(fitted, positions) -> float`: the operations that its tensor edits add to one
+    denoising call for one picture, given at how many positions each layer of the U-Net computes. And
+    `illustrate(erasure, showing)`, which gives pictures for a demonstration (`efface.report.illustration`).
     """
 
     name: ClassVar[str]
@@ -102,6 +110,31 @@ class Method(Protocol):
     def apply(self, patch: Patch, fits: Sequence[Fitted]) -> None:
         """Put fits on the model by the verbs of `patch`; nothing here may be slow."""
         ...
+
+
+class Composable(Method, Protocol):
+    """A method whose fits hold what they were solved from, so that several can be solved again as one."""
+
+    def compose(self, fits: Sequence[Fitted], request: Request) -> Fit:
+        """The fit for a request without the model: what fitting it there at once would give.
+
+        Every concept of the request is one of a fit's, as is every kept prompt; templates are the same in all, and so
+        are the settings. Its report has "composition": for each concept's text {"stacked": a, "joint": b}, the share
+        of the way to its anchor that is left when the fits are put side by side, and by this one. It may have "kept"
+        with the same two for how far what is kept moves, in shares of its size.
+        """
+        ...
+
+
+def composes(method_class: type[Method]) -> bool:
+    """Whether fits of the method can be solved again as one."""
+    return callable(getattr(method_class, "compose", None))
+
+
+def step_flops(method: Method, fitted: Fitted, positions: Mapping[str, int]) -> float | None:
+    """What a method says its tensor edits add to a denoising call for one picture; None where it does not say."""
+    own: Callable[[Fitted, Mapping[str, int]], float] | None = getattr(method, "step_flops", None)
+    return None if own is None else float(own(fitted, positions))
 
 
 def stacks(method_class: type[Method]) -> bool:
@@ -133,6 +166,9 @@ def check_method(cls: object) -> None:
         raise PluginError(f"{where} needs name: ClassVar[str], lower case such as 'my-method', not {name!r}")
     _check_callable(cls, where, "fit", ("model", "request", "run"))
     _check_callable(cls, where, "apply", ("patch", "fits"))
+    for verb, arguments in OPTIONAL.items():
+        if hasattr(cls, verb):
+            _check_callable(cls, where, verb, arguments)
     _check_settings(cls, where)
     _check_declarations(cls, where)
 

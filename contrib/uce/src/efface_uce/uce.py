@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 import efface
-from efface.alignment import Aligned, aligned, kept
+from efface.alignment import aligned, kept
 from efface.solver import Columns, Problem, solve
+from efface_uce.gathered import Gathered
 
 
 @dataclass(frozen=True)
@@ -38,41 +39,50 @@ class UCE:
 
     def fit(self, model: efface.Model, request: efface.Request, run: efface.Run) -> efface.Fit:
         run.progress(0, 2, "encoding prompts")
-        prompts, pairs = self._pairs(model, request)
-        keep = kept(model.encode_phrases(request.keep, ["{}"]), self.tokens) if request.keep else None
+        gathered = self._gathered(model, request)
         run.progress(1, 2, "solving")
-        solution = solve(self.problem(pairs.targets, pairs.anchors, keep))
+        fit = self._solved(gathered)
         run.progress(2, 2, "solving")
-        delta = solution.delta
-        factors = {"up": delta.up, "down": delta.down} if isinstance(delta, efface.LowRank) else {"map": delta.weight}
-        columns = {"targets": pairs.targets, "anchors": pairs.anchors} | ({} if keep is None else {"keep": keep})
-        return efface.Fit(
-            tensors={name: tensor.float() for name, tensor in (factors | columns).items()},
-            report={"residual": dict(zip(prompts, _residuals(pairs, solution.report.soft_residual), strict=True))},
-        )
+        return fit
+
+    def compose(self, fits: Sequence[efface.Fitted], request: efface.Request) -> efface.Fit:
+        """One regression over the columns of all the fits: what eq. 7 gives for all concepts at once."""
+        gathered = Gathered.joined(fits, request)
+        fit = self._solved(gathered)
+        stacked, joint = [_delta(fitted.fit) for fitted in fits], [_delta(fit)]
+        return replace(fit, report=fit.report | gathered.composition(request, stacked, joint))
 
     def apply(self, patch: efface.Patch, fits: Sequence[efface.Fitted]) -> None:
         for fitted in fits:
-            tensors = fitted.fit.tensors
-            delta = efface.Dense(tensors["map"]) if "map" in tensors else efface.LowRank(tensors["up"], tensors["down"])
-            patch.map("unet.text", delta)
+            patch.map("unet.text", _delta(fitted.fit))
 
     def problem(self, targets: Tensor, anchors: Tensor, keep: Tensor | None) -> Problem:
         """min_E sum_i s |E c_i - (a_i - c_i)|^2 + p sum_j |E k_j|^2 + lamb |E|^2, columns (d, n): eq. 7."""
         wishes = Columns.pairs(targets, anchors, torch.full((targets.shape[1],), self.erase_scale))
         return Problem(lamb=self.lamb, soft=wishes, keep=keep, keep_weight=self.preserve_scale)
 
-    def _pairs(self, model: efface.Model, request: efface.Request) -> tuple[tuple[str, ...], Aligned]:
-        """Every erased phrase in every template, and its anchor in the same one."""
+    def _gathered(self, model: efface.Model, request: efface.Request) -> Gathered:
+        """Every erased phrase in every template with its anchor in the same one, and every kept prompt."""
         phrases = [(phrase, concept.anchor or "") for concept in request.concepts for phrase in concept.phrases]
         targets = model.encode_phrases([phrase for phrase, _ in phrases], request.templates)
         anchors = model.encode_phrases([anchor for _, anchor in phrases], request.templates)
-        return targets.prompts, aligned(targets, anchors, self.tokens)
+        pairs = aligned(targets, anchors, self.tokens)
+        keep = kept(model.encode_phrases(request.keep, ["{}"]), self.tokens) if request.keep else None
+        counts = torch.bincount(pairs.prompts, minlength=len(targets.prompts)).tolist()
+        return Gathered(targets.prompts, tuple(counts), pairs.targets, pairs.anchors, keep)
+
+    def _solved(self, gathered: Gathered) -> efface.Fit:
+        """The map with the columns it was solved from, in float32 or the model's precision if that is wider."""
+        delta = solve(self.problem(gathered.targets, gathered.anchors, gathered.keep)).delta
+        factors = {"up": delta.up, "down": delta.down} if isinstance(delta, efface.LowRank) else {"map": delta.weight}
+        wide = torch.promote_types(gathered.targets.dtype, torch.float32)
+        return efface.Fit(
+            tensors={name: tensor.to(wide) for name, tensor in (factors | gathered.tensors()).items()},
+            facts={"columns": list(gathered.counts)},
+            report={"residual": gathered.residual([delta])},
+        )
 
 
-def _residuals(pairs: Aligned, missed: Sequence[float]) -> list[float]:
-    """For each prompt the share of the way to its anchor that is left, over all its columns together."""
-    asked = (pairs.anchors - pairs.targets).double().norm(dim=0)
-    left = torch.tensor(missed, dtype=torch.float64) * asked
-    each = [pairs.prompts == index for index in range(int(pairs.prompts.max()) + 1)]
-    return [float(left[mine].norm() / asked[mine].norm().clamp_min(1e-30)) for mine in each]
+def _delta(fit: efface.Fit) -> efface.LowRank | efface.Dense:
+    tensors = fit.tensors
+    return efface.Dense(tensors["map"]) if "map" in tensors else efface.LowRank(tensors["up"], tensors["down"])
