@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+METHOD ?= uce
 BIN := $(VENV)/bin
 PACKAGES := . $(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml plugins/*/pyproject.toml))
 MANIFESTS := constraints.txt $(addsuffix /pyproject.toml,$(PACKAGES))
@@ -15,7 +16,7 @@ demo: $(VENV)/.product
 
 test: export OMP_NUM_THREADS ?= 1 # on models this small more threads only wait for each other
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(VENV)/.check
 	$(BIN)/ruff check
@@ -25,9 +26,15 @@ check: $(VENV)/.check
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/hooks.py
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/stack.py
+	$(BIN)/python benchmarks/closed_form.py
+	$(BIN)/python benchmarks/realera.py
+	$(BIN)/python benchmarks/gates.py --concepts 50
+	$(BIN)/python benchmarks/gates.py --unet 50 1000
+	$(BIN)/python benchmarks/dumo.py
 
 quality: $(VENV)/.product
-	$(BIN)/python benchmarks/quality.py --controls cat:fish
+	$(BIN)/python benchmarks/quality.py --method $(METHOD) --controls cat:fish
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from efface_hooks.lazy import lazily
 
 if TYPE_CHECKING:
+    from efface.composing import compose as compose
     from efface.concept import Concept as Concept
     from efface.concept import Request as Request
     from efface.editor import Editor as Editor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from efface.errors import CannotSave as CannotSave
     from efface.errors import EffaceError as EffaceError
     from efface.errors import PluginError as PluginError
+    from efface.errors import PolicyError as PolicyError
     from efface.errors import UnknownMethod as UnknownMethod
     from efface.errors import UnknownModel as UnknownModel
     from efface.errors import UnknownPlugin as UnknownPlugin
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from efface.errors import WrongBase as WrongBase
     from efface.hookspecs import hookimpl as hookimpl
     from efface.loading import load as load
+    from efface.method import Composable as Composable
     from efface.method import Covers as Covers
     from efface.method import Fit as Fit
     from efface.method import Fitted as Fitted
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from efface.model import Encoded as Encoded
     from efface.model import Model as Model
     from efface.named import NamedModel as NamedModel
+    from efface.policy import Policy as Policy
+    from efface.policy import apply as apply
     from efface.registry import Registry as Registry
     from efface.settings import setting as setting
     from efface.suite import Scene as Scene
@@ -57,17 +62,19 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazily(
     __name__,
     {
+        "efface.composing": "compose",
         "efface.concept": "Concept Request",
         "efface.editor": "Editor",
         "efface.erasing": "erase",
         "efface.erasure": "Erasure",
-        "efface.errors": "BadArtifact BadConcept BadSetting CannotSave EffaceError PluginError UnknownMethod "
-        "UnknownModel UnknownPlugin UnknownSuite WrongBase",
+        "efface.errors": "BadArtifact BadConcept BadSetting CannotSave EffaceError PluginError PolicyError "
+        "UnknownMethod UnknownModel UnknownPlugin UnknownSuite WrongBase",
         "efface.hookspecs": "hookimpl",
         "efface.loading": "load",
-        "efface.method": "Covers Fit Fitted Method Run",
+        "efface.method": "Composable Covers Fit Fitted Method Run",
         "efface.model": "Encoded Model",
         "efface.named": "NamedModel",
+        "efface.policy": "Policy apply",
         "efface.registry": "Registry",
         "efface.settings": "setting",
         "efface.suite": "Scene Suite SuiteConcept",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ from efface.errors import EffaceError, unknown
 from efface.fusing import Fusion, fusion
 from efface.insisting import insist
 from efface.method import Fitted, Method, stacks
-from efface.planning import Plan, planned
+from efface.planning import Candidate, Plan, planned
 from efface.registry import Registry
 from efface.settings import build
-from efface_hooks import EditLost, HookPoint, Patch, Wiring
+from efface_hooks import BadEdit, EditLost, HookPoint, Patch, Wiring
 from efface_hooks.patch import checked_scale
 from efface_hooks.point import find_all
 
@@ -112,7 +113,12 @@ class Editor:
         self._change(others)
 
     def close(self) -> None:
-        """Detach everything: the pipeline is as it was before this editor, bit for bit."""
+        """Detach everything: the pipeline is as it was before this editor, bit for bit.
+
+        Raises EffaceError, before anything is changed, when fused weights were changed by something else since.
+        """
+        if self._fused is not None:
+            self._fused.check()
         insist(self._strip)
 
     def reattach(self) -> None:
@@ -123,13 +129,34 @@ class Editor:
         """What would make the next generation fail, as its errors; empty when every edit is in place."""
         return self._wiring.verify()
 
-    def plan(self) -> Plan:
-        """What the list touches and where its erasures meet; `str()` gives a table."""
-        patches = [(entry, self._patch([entry])) for entry in self._entries]
+    @property
+    def fused(self) -> bool:
+        """Whether the edits are in the weights now, and no hooks on."""
+        return self._fused is not None
+
+    @property
+    def patches(self) -> tuple[Patch, ...]:
+        """The edits of every erasure that acts, in order; EffaceError while they are fused into the weights."""
+        self._refuse_fused("list the edits")
+        return self._wiring.patches
+
+    def plan(self, *more: Erasure, scales: Sequence[float] = ()) -> Plan:
+        """What the list touches, where its erasures meet, what goes around them and what they cost; `str()` tells it.
+
+        `more` are planned on top of the list, with `scales` or at 1, and not attached: nothing changes. A base that
+        attaching would refuse is a finding; raises WrongBase for another structure all the same.
+        """
+        if more:
+            self._refuse_fused("plan more")
+        labelled = _labelled([entry.label for entry in self._entries], more)
+        strong = [checked_scale(scale) for scale in scales] or [1.0] * len(more)
+        added = [Entry(label, one, scale) for (one, label), scale in zip(labelled, strong, strict=True)]
+        sketches: fingerprint.Sketches = {}
         return planned(
-            [(entry.label, entry.scale if entry.acts else 0.0, patch) for entry, patch in patches],
-            {entry.label: type(self._method(entry)) for entry in self._entries},
-            self._likenesses,
+            self.pipe,
+            [self._candidate(entry, sketches) for entry in (*self._entries, *added)],
+            self._wiring.allow,
+            self._allow_other_base,
         )
 
     def fuse(self) -> None:
@@ -142,7 +169,7 @@ class Editor:
         patches = self._wiring.patches
         change = fusion(self.pipe, patches)
         try:
-            self._wiring.hold()  # still the U-Net's one editor
+            self._wiring.hold(change.places)  # still the U-Net's one editor
             change.write()
             self._fused = change
         except BaseException:
@@ -150,19 +177,37 @@ class Editor:
             self._wiring.set(patches)
             raise
 
+    def obstacles(self) -> dict[str, str]:
+        """Why erasures that act cannot be fused, by label; empty where `fuse` can."""
+        found = {}
+        for entry in self._entries:
+            try:
+                fusion(self.pipe, [self._patch([entry])] if entry.acts else [])
+            except BadEdit as error:
+                found[entry.label] = str(error).removeprefix("Cannot fuse: ")
+        return found
+
     def unfuse(self) -> None:
         """Put the kept base weights back, bit for bit, and the hooks on again."""
         if self._fused is None:
             raise EffaceError("This editor is not fused")
         change, patches = self._fused, self._patches(self._entries)
+        change.check()
         try:
             change.undo()
             self._wiring.set(patches)
             self._fused = None
         except BaseException:
-            self._wiring.hold()
+            self._wiring.hold(change.places)
             change.write()
             raise
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Editor:
+        """The editor of a copied pipeline; erasures and registry are shared."""
+        twin = memo[id(self)] = copy.copy(self)
+        for name in ("pipe", "_wiring", "_fused"):
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        return twin
 
     def __enter__(self) -> Editor:
         return self
@@ -173,10 +218,17 @@ class Editor:
         self.close()
 
     def _entry(self, erasure: Erasure, label: str, sketches: fingerprint.Sketches) -> Entry:
-        self._likenesses[label] = fingerprint.check(
-            erasure.header.base, self.pipe, self._points(erasure), self._allow_other_base, sketches
-        )
+        self._likenesses[label] = self._likeness(erasure, self._allow_other_base, sketches)
         return Entry(label, erasure)
+
+    def _likeness(self, erasure: Erasure, allowed: bool, sketches: fingerprint.Sketches) -> fingerprint.Likeness:
+        return fingerprint.check(erasure.header.base, self.pipe, self._points(erasure), allowed, sketches)
+
+    def _candidate(self, entry: Entry, sketches: fingerprint.Sketches) -> Candidate:
+        attached = entry in self._entries
+        likeness = self._likenesses[entry.label] if attached else self._likeness(entry.erasure, True, sketches)
+        scale = entry.scale if entry.acts else 0.0
+        return Candidate(entry.label, scale, entry.erasure, self._method(entry), self._patch([entry]), likeness)
 
     def _points(self, erasure: Erasure) -> list[HookPoint]:
         return find_all(self.pipe, erasure.header.points, self._registry.points(self.pipe))

@@ -52,6 +52,10 @@ class WrongBase(EffaceError):
     """An erasure that was made for another base model."""
 
 
+class PolicyError(EffaceError):
+    """A policy file that cannot be read, or one that does not match what is here."""
+
+
 def unknown(what: str, name: str, known: Iterable[str], have: str = "installed") -> str:
     """One line for a name that is not there: what there is, and the nearest of it as a suggestion."""
     names = sorted(known)

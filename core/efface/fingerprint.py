@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ BFLOAT16_TOLERANCE = 1e-2
 FOLD = 4096
 CHUNK = 128
 QUIET = 1e-4
-
+# What adapters (LoRA, IP-Adapter) and `fuse_qkv_projections` put into a model beside its own weights.
+_ADDED = re.compile(r"(^|\.)(lora_\w+|processor|image_projection_layers|to_(added_)?q?kv)(\.|$)")
 
 Sketches = dict[str, list[float]]
 
@@ -38,7 +40,7 @@ def fingerprint(pipe: Any, points: Iterable[HookPoint], sketches: Sketches | Non
     tensors = dict(_concerned(pipe, list(points)))
     return {
         "pipeline": type(pipe).__name__,
-        "dtype": str(component(pipe, "unet").dtype).removeprefix("torch."),
+        "dtype": _dtype(component(pipe, "unet")),
         "structure": _structure(tensors),
         "weights": {name: made.get(name) or made.setdefault(name, sketch(name, t)) for name, t in tensors.items()},
     }
@@ -67,7 +69,11 @@ def check(
 
     Casts to float16 stay within 1e-3 and casts to bfloat16 within 1e-2. Another structure is never allowed.
     """
-    found = fingerprint(pipe, points, sketches)
+    return compare(base, fingerprint(pipe, points, sketches), allow_other)
+
+
+def compare(base: Mapping[str, Any], found: Mapping[str, Any], allow_other: bool = False) -> Likeness:
+    """How far one fingerprint is from another of the same points; WrongBase as `check` raises it."""
     if found["structure"] != base.get("structure"):
         raise WrongBase(
             f"This erasure was made for a {base.get('pipeline')} of another structure: names or shapes of its "
@@ -91,7 +97,7 @@ def sketch(name: str, tensor: Tensor) -> list[float]:
     whose numbers are below 1e-4, such as a key's bias that training hardly moved, counts for as little: float16 does
     not hold them well.
     """
-    flat = tensor.detach().reshape(-1)
+    flat = _plain(tensor.detach()).reshape(-1)
     fold = max(1, min(FOLD, len(flat)))
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]))
     across = _signs((fold, PROJECTIONS), generator)
@@ -103,6 +109,11 @@ def sketch(name: str, tensor: Tensor) -> list[float]:
         square += float(exact @ exact)
     norm = max(square, len(flat) * QUIET**2) ** 0.5
     return [round(value, 6) for value in (total / norm).tolist()] if norm else [0.0] * PROJECTIONS
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor that a quantising library keeps in a class of its own."""
+    return tensor if type(tensor) is Tensor else tensor.dequantize()
 
 
 def _signs(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -118,18 +129,25 @@ def _concerned(pipe: Any, points: list[HookPoint]) -> Iterator[tuple[str, Tensor
     unet = component(pipe, "unet")
     only_text = all(point.kind == "text" or point.component in TEXT_ENCODERS for point in points)
     readers = {f"unet.{path}" for path in text_readers(unet)}
-    for name, tensor in sorted(_weights(pipe)):
+    for name, tensor in sorted(weights(pipe)):
         if not name.startswith("unet.") or not only_text or name.removesuffix(".weight") in readers:
             yield name, tensor
 
 
-def _weights(pipe: Any) -> Iterator[tuple[str, Tensor]]:
+def weights(pipe: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the U-Net and the text encoders by its public name, adapters left out."""
     for part in (*TEXT_ENCODERS, "unet"):
         if isinstance(getattr(pipe, part, None), nn.Module):
             for path, module in component(pipe, part).named_modules():
                 for name, _ in module.named_parameters(prefix=path, recurse=False):
-                    if "lora_" not in name:
+                    if not _ADDED.search(name):
                         yield f"{part}.{_public(name)}", weight_of(module, name.rpartition(".")[2])
+
+
+def _dtype(unet: Any) -> str:
+    """The dtype of a U-Net; bfloat16 if some weights are kept in it, as under layerwise casting."""
+    kept = {weight.dtype for weight in unet.parameters()}
+    return str(torch.bfloat16 if torch.bfloat16 in kept else unet.dtype).removeprefix("torch.")
 
 
 def _public(name: str) -> str:

@@ -33,6 +33,10 @@ class EditLost(HookError):
         self.point, self.cause, self.remedy = point, cause, remedy
 
 
+class Displaced(EditLost):
+    """An edit whose layer stands elsewhere in the model than it did, where the edit can follow it."""
+
+
 class BypassedError(EditLost):
     """Embeddings that were not made by the edited text encoder reached the U-Net."""
 

@@ -1,6 +1,7 @@
 """The guard: opens a `Call` for every pass, and makes sure that every edit is in place before it and acts in it.
 
-An edit that is silently off is an error, not a picture.
+An edit that is silently off is an error, not a picture. An edit whose layer got an adapter around it, lost one, or is
+computed by a fused layer now, follows its layer.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from efface_hooks.call import Call, UNetInputs, begin, end, running
-from efface_hooks.errors import BypassedError, EditLost
-from efface_hooks.point import unwrapped
-from efface_hooks.taps import callables, factors, mapped, run_edits
+from efface_hooks.errors import BypassedError, Displaced, EditLost
+from efface_hooks.point import fused_layer, unwrapped
+from efface_hooks.taps import FusedTap, callables, factors, mapped, run_edits
 
 if TYPE_CHECKING:
     from efface_hooks.plan import Socket
@@ -89,22 +90,25 @@ class EncoderOpener:
 
 def lost_edits(wiring: Wiring) -> Iterator[EditLost]:
     """Edits whose module is no longer where its point says, is not called there, or has lost its hook."""
+    if wiring.orphaned:
+        yield EditLost(
+            "unet", "its model was copied without its pipeline", "Copy the pipeline that was edited, or detach before."
+        )
+        return
     pipe = wiring.pipe()
     unet = getattr(pipe, "unet", None)
     if pipe is not None and (not isinstance(unet, nn.Module) or unwrapped(unet) is not wiring.unet):
         yield EditLost("unet", "pipe.unet was replaced", "Make a new Editor on the pipeline as it is now.")
-    for socket in wiring.plan.sockets:
-        lost = _lost(wiring, socket)
-        if lost is not None:
-            yield lost
+    yield from _lost_sockets(wiring)
+    yield from _lost_writing(wiring)
     for name in wiring.unhooked():
         yield EditLost(name, REMOVED, REATTACH)
 
 
 def check_places(wiring: Wiring) -> None:
-    """Raise the first reason why an edit would not act in the pass that begins."""
-    for lost in lost_edits(wiring):
-        raise lost
+    """Let displaced edits follow their layers; raise the first reason why an edit would not act in this pass."""
+    if next(lost_edits(wiring), None) is not None:
+        wiring.settle()
 
 
 def check_embeddings(wiring: Wiring, call: Call) -> None:
@@ -114,7 +118,7 @@ def check_embeddings(wiring: Wiring, call: Call) -> None:
     for name in sorted(wiring.plan.encoders):
         if wiring.origins.stale(call._cache, name):
             raise BypassedError(
-                next(socket.tap.name for socket in wiring.plan.sockets if socket.component == name),
+                wiring.plan.encoders[name],
                 f"these prompt embeddings were not made by {name} as it is edited now",
                 f"Encode the prompt after attaching, or allow it by name: Editor(..., allow=({PROMPT_EMBEDS!r},)).",
             )
@@ -123,50 +127,68 @@ def check_embeddings(wiring: Wiring, call: Call) -> None:
 def check_acted(wiring: Wiring, call: Call, part: str) -> None:
     """Raise for an edit whose module was not called during the pass."""
     for socket in wiring.plan.sockets:
-        if socket.component == part and any((socket.tap.name, hook) not in call.fired for hook in socket.tap.hooks):
+        place, tap = socket.place, socket.tap
+        if place.component == part and any((tap.name, hook) not in call.fired for hook in tap.hooks):
             raise _lost(wiring, socket) or EditLost(
-                socket.tap.name,
+                place.name,
                 f"its layer's hook did not run in this pass of {part}: a torch.compile made before attaching ignores "
                 "hooks, other code may have skipped or replaced the layer",
                 "Attach before compiling, or call torch.compiler.reset() and generate again.",
             )
 
 
+def _lost_sockets(wiring: Wiring) -> Iterator[EditLost]:
+    for socket in wiring.plan.sockets:
+        lost = _lost(wiring, socket)
+        if lost is not None:
+            yield lost
+
+
 def _lost(wiring: Wiring, socket: Socket) -> EditLost | None:
-    name = socket.tap.name
-    found, parent = _walk(wiring.root(socket.component), socket.path)
-    if found is not socket.module:
-        return EditLost(name, _replacement(found, socket.module), REATTACH)
-    if is_fused(parent, socket.path):
-        return EditLost(name, "fuse_qkv_projections() bypasses its layer", "Call pipe.unet.unfuse_qkv_projections().")
+    place, root = socket.place, wiring.root(socket.place.component)
+    found = _found(root, place.path)
+    if found is not place.module:
+        # A fused layer is made anew each time; what it stands for has a socket of its own.
+        follows = isinstance(socket.tap, FusedTap) or (
+            found is not None and innermost(found) is innermost(place.module)
+        )
+        return (Displaced if follows else EditLost)(place.name, _replacement(found, place.module), REATTACH)
+    if root is not None and (fused_layer(root, place.path) is not None) != socket.fused:
+        return Displaced(place.name, "fuse_qkv_projections() put another layer in place of its own", REATTACH)
     return None
 
 
-def _walk(root: nn.Module | None, path: str) -> tuple[nn.Module | None, nn.Module | None]:
-    """The module at a path and its parent, (None, None) where the path ends early."""
+def _lost_writing(wiring: Wiring) -> Iterator[EditLost]:
+    """A change in a weight reaches what goes through that weight, and an adapter's share does not."""
+    for place in wiring.plan.written:
+        found = _found(wiring.root(place.component), place.path)
+        if found is not place.module:
+            cause = f"{_replacement(found, place.module)}, and it is fused into the weight that was there"
+            yield EditLost(place.name, cause, "Call editor.unfuse(), or take the adapter off.")
+
+
+def _found(root: nn.Module | None, path: str) -> nn.Module | None:
+    """The module at a path, None where the path ends early."""
     module: nn.Module | None = root
-    parent: nn.Module | None = None
     for name in path.split("."):
-        if module is None:
-            return None, None
-        module, parent = module._modules.get(name), module
-    return module, parent
+        module = None if module is None else module._modules.get(name)
+    return module
 
 
-def is_fused(attention: nn.Module | None, path: str) -> bool:
-    """Whether `fuse_qkv_projections` makes an attention module leave out its layer at this path."""
-    if not type(getattr(attention, "processor", None)).__name__.startswith("Fused"):
-        return False
-    return path.endswith((".to_k", ".to_v")) or (path.endswith(".to_q") and hasattr(attention, "to_qkv"))
+def innermost(module: nn.Module) -> nn.Module:
+    """The layer itself, without the adapters (LoRA) around it."""
+    while isinstance(base := getattr(module, "base_layer", None), nn.Module):
+        module = base
+    return module
 
 
 def _replacement(found: nn.Module | None, tapped: nn.Module) -> str:
     if found is None:
         return "its module is gone from the model"
-    if getattr(found, "base_layer", None) is tapped:
-        return "an adapter (LoRA) was loaded around its layer after attaching"
-    if getattr(tapped, "base_layer", None) is found:
+    if found is innermost(tapped):
         return "the adapter (LoRA) around its layer was unloaded after attaching"
+    if innermost(found) is innermost(tapped):
+        return "an adapter (LoRA) was loaded around its layer after attaching"
     return "its layer was replaced by another module after attaching"
 
 

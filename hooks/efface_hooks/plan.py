@@ -10,34 +10,48 @@ from torch import nn
 
 from efface_hooks.errors import UnknownPoint
 from efface_hooks.patch import Edit, Patch
-from efface_hooks.point import HookPoint, component, skip_slices
-from efface_hooks.taps import DecoderTap, ModuleTap, layer_change
+from efface_hooks.point import HookPoint, component, fused_layer, skip_slices
+from efface_hooks.taps import DecoderTap, FusedTap, ModuleTap, layer_change
 
 AT_UNET = ("step", "text")
 AT_DECODER = ("skip", "mid")
 
 
 @dataclass(frozen=True)
-class Socket:
-    """A module with a tap in it, and how the pipeline finds that module."""
+class Place:
+    """A module that an edit needs where it is: the point's name, and how the pipeline finds the module."""
 
+    name: str
     component: str
     path: str
     module: nn.Module
-    tap: ModuleTap | DecoderTap
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A module with a tap in it; `fused` when its attention calls one layer in place of it and its neighbours."""
+
+    place: Place
+    tap: ModuleTap | DecoderTap | FusedTap
+    fused: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a list of patches asks for: edits that the U-Net's guard runs itself, and sockets."""
+    """All that a list of patches asks for: edits that the U-Net's guard runs itself, and sockets.
+
+    `written` are layers with edits in their weights (`Editor.fuse`), which need no tap.
+    """
 
     at_unet: tuple[Edit, ...] = ()
     sockets: tuple[Socket, ...] = ()
+    written: tuple[Place, ...] = ()
 
     @property
-    def encoders(self) -> set[str]:
-        """Text encoders that are edited."""
-        return {socket.component for socket in self.sockets} - {"unet"}
+    def encoders(self) -> dict[str, str]:
+        """Text encoders that are edited, each with the name of a point in it."""
+        places = [*(socket.place for socket in self.sockets), *self.written]
+        return {place.component: place.name for place in reversed(places) if place.component != "unet"}
 
 
 def planned(pipe: Any, patches: Sequence[Patch]) -> Plan:
@@ -50,18 +64,37 @@ def planned(pipe: Any, patches: Sequence[Patch]) -> Plan:
         if edit.point.kind not in AT_UNET + AT_DECODER:
             by_module.setdefault((edit.point.component, edit.point.path), []).append(edit)
     modules = [_module_socket(pipe, group[0].point, group) for group in by_module.values()]
-    return Plan(at_unet, (*modules, *_decoder_sockets(component(pipe, "unet"), decoder)))
+    fused = _fused_sockets(component(pipe, "unet"), [socket for socket in modules if socket.fused])
+    return Plan(at_unet, (*modules, *fused, *_decoder_sockets(component(pipe, "unet"), decoder)))
 
 
 def _module_socket(pipe: Any, point: HookPoint, edits: list[Edit]) -> Socket:
+    root = component(pipe, point.component)
     try:
-        module = component(pipe, point.component).get_submodule(point.path)
+        module = root.get_submodule(point.path)
     except AttributeError as error:
         raise UnknownPoint(f"{point.name} is no place of this {point.component}: it has no {point.path}") from error
     tap = ModuleTap(point.name, edits)
     if tap.added:
         layer_change(module)
-    return Socket(point.component, point.path, module, tap)
+    place = Place(point.name, point.component, point.path, module)
+    return Socket(place, tap, fused=fused_layer(root, point.path) is not None)
+
+
+def _fused_sockets(unet: nn.Module, sockets: list[Socket]) -> list[Socket]:
+    """One for every fused layer (`to_kv`, `to_qkv`) that stands in for layers with sockets."""
+    groups: dict[str, list[Socket]] = {}
+    for socket in sockets:
+        groups.setdefault(fused_layer(unet, socket.place.path) or "", []).append(socket)
+    return [_fused_socket(unet, path, group) for path, group in groups.items()]
+
+
+def _fused_socket(unet: nn.Module, path: str, sockets: list[Socket]) -> Socket:
+    parts = {"to_kv": ("to_k", "to_v"), "to_qkv": ("to_q", "to_k", "to_v")}[path.rpartition(".")[2]]
+    edited = {socket.place.path.rpartition(".")[2]: socket.place.module for socket in sockets}
+    name = ", ".join(socket.place.name for socket in sockets)
+    tap = FusedTap(f"{name} (fused)", [edited.get(part) for part in parts])
+    return Socket(Place(name, "unet", path, unet.get_submodule(path)), tap)
 
 
 def _decoder_sockets(unet: nn.Module, edits: list[Edit]) -> list[Socket]:
@@ -72,7 +105,8 @@ def _decoder_sockets(unet: nn.Module, edits: list[Edit]) -> list[Socket]:
         if skips or mid:
             name = ", ".join([*(["unet.mid"] if mid else []), *(f"unet.skip.{index}" for index in skips)])
             path = f"up_blocks.{position}"
-            sockets.append(Socket("unet", path, unet.get_submodule(path), DecoderTap(name, start, skips, mid)))
+            place = Place(name, "unet", path, unet.get_submodule(path))
+            sockets.append(Socket(place, DecoderTap(name, start, skips, mid)))
     return sockets
 
 

@@ -107,6 +107,22 @@ def skip_slices(unet: nn.Module) -> list[tuple[int, int]]:
     return [(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
 
+def fused_layer(root: nn.Module, path: str) -> str | None:
+    """Path of the layer that an attention module calls in place of this one since `fuse_qkv_projections`, if it does.
+
+    A cross-attention keeps its `to_q`. diffusers leaves the fused layers behind when it undoes the fusion, so the
+    processor tells.
+    """
+    parent, _, name = path.rpartition(".")
+    attention = _submodule(root, parent)
+    if not type(getattr(attention, "processor", None)).__name__.startswith("Fused"):
+        return None
+    for fused, parts in (("to_qkv", ("to_q", "to_k", "to_v")), ("to_kv", ("to_k", "to_v"))):
+        if name in parts and hasattr(attention, fused):
+            return f"{parent}.{fused}"
+    return None
+
+
 def text_readers(unet: nn.Module) -> list[str]:
     """Paths of every projection that reads `encoder_hidden_states`: cross-attention keys and values."""
     return [

@@ -111,6 +111,26 @@ class DecoderTap:
         return (*(named.pop(name) for name in names[: len(args)]), *args[2:]), named
 
 
+class FusedTap:
+    """Lets the layers that `fuse_qkv_projections` has put together compute the parts that are edited.
+
+    The fused layer's weight is a copy of theirs. Each of them carries its own tap, so its part of the output is what
+    the layer itself makes of the input.
+    """
+
+    hooks = ("after",)
+
+    def __init__(self, name: str, layers: Sequence[nn.Module | None]) -> None:
+        self.name = name
+        self.layers = tuple(layers)
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        fired(self.name, "after")
+        parts = output.chunk(len(self.layers), -1)
+        pairs = zip(self.layers, parts, strict=True)
+        return torch.cat([part if layer is None else layer(*args) for layer, part in pairs], -1)
+
+
 def fired(tap: str, hook: str) -> Call | None:
     """The pass that is running, with a mark that this hook of this tap ran in it."""
     call = current()

@@ -25,6 +25,7 @@ from efface.report.demonstrating import demonstrate
 from efface.report.demonstration import Demonstration, Failure, Outcome, Skipped
 from efface.report.example import Wish, prompts
 from efface.report.figure import TABLE
+from efface.report.illustration import Illustration, Showing
 from efface.report.measuring import Measuring, unmeasured
 from efface.report.page import page
 from efface.report.prompt import Prompt
@@ -227,6 +228,16 @@ class Reads(Quick):
 
 
 @dataclass(frozen=True)
+class Draws(Quick):
+    """Draws what it did."""
+
+    name: ClassVar[str] = "draws"
+
+    def illustrate(self, erasure: efface.Erasure, showing: Showing) -> Sequence[Illustration]:
+        return [Illustration(f"what {erasure.concepts[0].text} was & is", showing.base[0].resize((500, 300)))]
+
+
+@dataclass(frozen=True)
 class Breaks(Quick):
     """Breaks down in its fit."""
 
@@ -296,6 +307,15 @@ def test_held_out_words_stay_out_of_a_fit_that_draws_words(show: Callable[..., D
         "quick": None,
         "reads": ["kitten", "tabby"],
     }
+
+
+def test_what_a_method_draws_is_on_the_page_at_its_size(show: Callable[..., Demonstration]) -> None:
+    found = show(registry_of(None, Quick, Draws))
+    assert [len(outcome.illustrations) for outcome in found.outcomes] == [1, 0]
+    assert ["illustrations" in outcome.seconds for outcome in found.outcomes] == [True, False]
+    text = page(found)
+    assert text.count("<figure>") == 1
+    assert 'width="500" height="300" alt="what cat was &amp; is"' in text
 
 
 @dataclass(frozen=True)

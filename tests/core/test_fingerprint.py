@@ -106,6 +106,24 @@ def test_a_lora_is_no_part_of_the_base(other: Any, taken: Any, everywhere: Any) 
     assert fingerprint(other, text_points(other)) == fingerprint(tiny_pipeline("sd1"), text_points(other))
 
 
+def test_what_other_features_add_is_no_part_of_the_base(other: Any, taken: Any, everywhere: Any) -> None:
+    other.unet.fuse_qkv_projections()
+    assert check(taken, other, everywhere).difference == 0
+    other.unet.unfuse_qkv_projections()  # diffusers leaves the fused layers behind
+    other.unet.encoder_hid_proj = torch.nn.ModuleDict({"image_projection_layers": torch.nn.Linear(3, 3)})
+    attention = other.unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    attention.processor = torch.nn.ModuleDict({"to_k_ip": torch.nn.Linear(3, 3)})
+    assert check(taken, other, everywhere).difference == 0
+
+
+def test_weights_kept_in_bfloat16_have_its_tolerance(other: Any, taken: Any, everywhere: Any) -> None:
+    other.unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    assert other.unet.dtype is torch.float32
+    likeness = check(taken, other, everywhere)
+    assert likeness.difference > TOLERANCE
+    assert likeness.same
+
+
 def test_an_offloaded_model_is_known(other: Any, taken: Any, everywhere: Any, registry: Registry, toys: Any) -> None:
     cpu_offload(other.unet, execution_device=torch.device("cpu"))
     assert {weight.device.type for weight in other.unet.parameters()} == {"meta"}

@@ -10,9 +10,10 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
-from efface import AlreadyEdited, BadEdit, Dense, Editor, Erasure, LowRank, Registry
+from efface import AlreadyEdited, BadEdit, Dense, EditLost, Editor, Erasure, LowRank, Registry
 from efface.errors import EffaceError
 from efface.testing.pipelines import tiny_pipeline
+from efface.weights import weight_of
 
 LINEAR = ("tilt", "nudge", "word")
 KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -290,3 +291,104 @@ def test_a_projection_of_the_text_is_refused(pipe: Any, open_editor: Any, monkey
     with pytest.raises(BadEdit, match="encoder_hid_proj"):
         editor.fuse()
     assert weights(pipe) == before
+
+
+# What happens to fused weights meanwhile
+
+
+def small_lora(pipe: Any) -> None:
+    value = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
+    pipe.load_lora_weights({f"{value}.lora_A.weight": torch.ones(1, 16), f"{value}.lora_B.weight": torch.ones(16, 1)})
+
+
+def test_a_lora_beside_fused_weights_is_refused_until_they_are_unfused(
+    registry: Registry, erasures: Erasures, latents: Any
+) -> None:
+    pipe = tiny_pipeline("sd1")
+    small_lora(pipe)
+    with Editor(pipe, erasures["nudge"], registry=registry):
+        wanted = latents(pipe)
+    pipe.unload_lora_weights()
+    with Editor(pipe, erasures["nudge"], registry=registry) as editor:
+        editor.fuse()
+        small_lora(pipe)
+        with pytest.raises(EditLost, match=r"adapter .* fused into the weight .* Call editor\.unfuse\(\)"):
+            latents(pipe)
+        editor.unfuse()
+        assert torch.equal(latents(pipe), wanted)
+
+
+def test_weights_that_something_else_changed_are_not_put_back(
+    registry: Registry, erasures: Erasures, weights: Any
+) -> None:
+    pipe = tiny_pipeline("sd1")
+    before = weights(pipe)
+    editor = Editor(pipe, erasures["nudge"], registry=registry)
+    editor.fuse()
+    small_lora(pipe)
+    pipe.fuse_lora()
+    merged = weights(pipe)
+    for act in (editor.unfuse, editor.close):
+        with pytest.raises(EffaceError, match=r"attn2\.to_v was changed after fuse\(\).*unfuse_lora"):
+            act()
+    assert weights(pipe) == merged
+    pipe.unfuse_lora()
+    editor.close()
+    pipe.unload_lora_weights()
+    assert weights(pipe) == before
+
+
+def test_unfusing_reaches_the_copies_in_fused_projections(registry: Registry, erasures: Erasures, latents: Any) -> None:
+    pipe = tiny_pipeline("sd1")
+    plain = latents(pipe)
+    pipe.fuse_qkv_projections(vae=False)
+    base = latents(pipe)
+    pipe.unfuse_qkv_projections(vae=False)
+    with Editor(pipe, erasures["tilt"], erasures["nudge"], registry=registry) as editor:
+        editor.fuse()
+        fused = latents(pipe)
+        pipe.fuse_qkv_projections(vae=False)
+        torch.testing.assert_close(latents(pipe), fused, rtol=0, atol=1e-4)
+        editor.unfuse()
+        torch.testing.assert_close(latents(pipe), fused, rtol=0, atol=1e-4)
+    assert torch.equal(latents(pipe), base)
+    pipe.unfuse_qkv_projections(vae=False)
+    assert torch.equal(latents(pipe), plain)
+
+
+def test_a_cast_is_no_change_of_the_weights(registry: Registry, erasures: Erasures) -> None:
+    pipe = tiny_pipeline("sd1")
+    base = weight_at(pipe, KEY).clone()
+    for dtype in (torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn):
+        with Editor(pipe, erasures["tilt"], registry=registry, allow_other_base=True) as editor:
+            editor.fuse()
+            pipe.unet.to(dtype)
+            editor.unfuse()
+            assert torch.equal(weight_at(pipe, KEY), base.to(dtype))
+        pipe.unet.to(torch.float32)
+        with torch.no_grad():
+            weight_at(pipe, KEY).copy_(base)
+
+
+def test_offloaded_weights_come_back_too(registry: Registry, erasures: Erasures) -> None:
+    from accelerate import cpu_offload
+
+    pipe = tiny_pipeline("sd1")
+    base = weight_at(pipe, KEY).clone()
+    with Editor(pipe, erasures["tilt"], registry=registry) as editor:
+        editor.fuse()
+        cpu_offload(pipe.unet, torch.device("cpu"))
+        assert weight_at(pipe, KEY).is_meta
+    module = pipe.unet.get_submodule(KEY.removeprefix("unet."))
+    assert torch.equal(weight_of(module), base)
+
+
+def test_the_image_projection_of_an_ip_adapter_is_none_of_the_text(
+    registry: Registry, erasures: Erasures, weights: Any
+) -> None:
+    pipe = tiny_pipeline("sd1")
+    before, pipe.unet.encoder_hid_proj = weights(pipe), torch.nn.Identity()
+    pipe.unet.config.encoder_hid_dim_type = "ip_image_proj"
+    with Editor(pipe, erasures["tilt"], registry=registry) as editor:
+        editor.fuse()
+        assert weights(pipe) != before

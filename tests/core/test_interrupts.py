@@ -8,7 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -270,7 +270,7 @@ def test_weights_that_are_half_written_are_put_back(
     write = editor.Fusion.write
 
     def half(self: Any) -> None:
-        write(editor.Fusion(self.weights[:strike_at]))
+        write(replace(self, writings=self.writings[:strike_at]))
         raise KeyboardInterrupt
 
     with Editor(pipe, erasures["tilt"], erasures["nudge"], registry=registry) as one:

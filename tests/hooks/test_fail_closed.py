@@ -135,127 +135,6 @@ def test_a_text_encoder_compiled_before_attaching_is_noticed(slim, do, compiled)
         assert_lost(lost.value, point.name, "torch.compile", "torch.compiler.reset()")
 
 
-# Fused projections
-
-
-@pytest.mark.parametrize("kind", ["cross_attn.k", "cross_attn.v", "self_attn.q", "self_attn.k", "self_attn.v"])
-@pytest.mark.parametrize("whole_pipeline", [False, True])
-def test_fusing_projections_bypasses_theirs(fresh_slim, do, kind, whole_pipeline):
-    pipe = fresh_slim()
-    point = do.one(pipe, kind)
-    with do.attached(pipe, do.patch(pipe, "map", point, do.square(point))) as wiring:
-        edited = do.picture(pipe)
-        (pipe if whole_pipeline else pipe.unet).fuse_qkv_projections()
-        remedy = "pipe.unet.unfuse_qkv_projections()"
-        assert_refused(pipe, do, wiring, point.name, "fuse_qkv_projections() bypasses its layer", remedy)
-        pipe.unet.unfuse_qkv_projections()
-        assert wiring.verify() == []
-        assert torch.equal(do.picture(pipe), edited)
-
-
-@pytest.mark.parametrize("kind", ["cross_attn.out", "cross_attn.q", "self_attn.out"])
-def test_fusing_leaves_the_other_projections_edited(fresh_slim, do, kind):
-    pipe = fresh_slim(dtype=torch.float64)
-    point = do.one(pipe, kind)
-    with do.attached(pipe, do.patch(pipe, "map", point, do.square(point))) as wiring:
-        edited = do.picture(pipe)
-        pipe.unet.fuse_qkv_projections()
-        assert wiring.verify() == []
-        torch.testing.assert_close(do.picture(pipe), edited, rtol=0, atol=1e-10)
-
-
-def test_attaching_to_fused_projections_is_refused_too(slim, do):
-    slim.unet.fuse_qkv_projections()
-    patch = key_map(slim, do)
-    with do.attached(slim, patch) as wiring:
-        assert_refused(slim, do, wiring, patch.edits[0].point.name, "fuse_qkv_projections()", "unfuse")
-
-
-def test_one_map_of_the_text_survives_fusing(fresh_slim, do):
-    pipe = fresh_slim(dtype=torch.float64)
-    with do.attached(pipe, do.patch(pipe, "map", "unet.text", do.dense(16, 16, size=0.2))) as wiring:
-        edited = do.picture(pipe)
-        pipe.unet.fuse_qkv_projections()
-        assert wiring.verify() == []
-        torch.testing.assert_close(do.picture(pipe), edited, rtol=0, atol=1e-10)
-
-
-# LoRA
-
-
-def load_lora(pipe, *targets):
-    from peft import LoraConfig
-
-    torch.manual_seed(3)
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=list(targets), init_lora_weights=False))
-
-
-def test_a_lora_loaded_around_an_edited_layer_is_noticed(slim, do):
-    patch = key_map(slim, do)
-    name = patch.edits[0].point.name
-    with do.attached(slim, patch) as wiring:
-        load_lora(slim, "to_k")
-        assert_refused(slim, do, wiring, name, "adapter (LoRA) was loaded around its layer", "editor.reattach()")
-        wiring.set(wiring.patches)
-        assert wiring.verify() == []
-        both = do.picture(slim)
-    with do.attached(slim, patch):
-        assert torch.equal(do.picture(slim), both)
-    assert not torch.equal(do.picture(slim), both)
-
-
-def test_a_lora_unloaded_around_an_edited_layer_is_noticed(slim, do):
-    patch = key_map(slim, do)
-    name = patch.edits[0].point.name
-    with do.attached(slim, patch):
-        edited = do.picture(slim)
-    load_lora(slim, "to_k")
-    with do.attached(slim, patch) as wiring:
-        do.picture(slim)
-        slim.unet.unload_lora()
-        assert_refused(slim, do, wiring, name, "adapter (LoRA) around its layer was unloaded", "editor.reattach()")
-        wiring.set(wiring.patches)
-        assert torch.equal(do.picture(slim), edited)
-
-
-def test_an_adapter_deleted_or_switched_off_in_place_leaves_the_edit_on(fresh_slim, do):
-    pipe = fresh_slim(dtype=torch.float64)
-    patch = key_map(pipe, do)
-    with do.attached(pipe, patch):
-        edited = do.picture(pipe)
-    load_lora(pipe, "to_k")
-    pipe.unet.double()
-    with do.attached(pipe, patch) as wiring:
-        assert not torch.allclose(do.picture(pipe), edited)
-        pipe.unet.disable_adapters()
-        torch.testing.assert_close(do.picture(pipe), edited, rtol=0, atol=1e-10)
-        pipe.unet.enable_adapters()
-        pipe.unet.delete_adapters("default")
-        assert wiring.verify() == []
-        torch.testing.assert_close(do.picture(pipe), edited, rtol=0, atol=1e-10)
-
-
-def test_a_lora_elsewhere_disturbs_no_edit(slim, do):
-    patch = key_map(slim, do)
-    patch.output("unet.skip.0", double)
-    with do.attached(slim, patch) as wiring:
-        load_lora(slim, "to_q")
-        assert wiring.verify() == []
-        do.picture(slim)
-        slim.unet.unload_lora()
-        assert wiring.verify() == []
-        do.picture(slim)
-
-
-def test_a_lora_around_an_edited_layer_of_a_text_encoder_is_noticed(slim, do):
-    from peft import LoraConfig
-
-    point = find(slim, "text_encoder.layers.0.mlp.fc2")
-    with do.attached(slim, do.patch(slim, "output", point, double)) as wiring:
-        slim.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["fc2"], init_lora_weights=False))
-        assert_refused(slim, do, wiring, point.name, "adapter (LoRA) was loaded", "editor.reattach()")
-
-
 # Modules that were replaced
 
 
@@ -269,7 +148,7 @@ def test_a_replaced_layer_is_noticed(slim, do):
         assert_refused(slim, do, wiring, name, "replaced by another module", "editor.reattach()")
         attention.to_k = torch.nn.Linear(16, 8, bias=False)
         assert_refused(slim, do, wiring, name, "replaced by another module", "editor.reattach()")
-        attention.to_k = next(socket.module for socket in wiring.plan.sockets)
+        attention.to_k = next(socket.place.module for socket in wiring.plan.sockets)
         assert torch.equal(do.picture(slim), edited)
 
 

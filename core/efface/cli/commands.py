@@ -16,10 +16,16 @@ COMMANDS = {
     "compare": "efface.cli.compare:compare",
     "evaluate": "efface.cli.evaluate:evaluate",
     "plan": "efface.cli.plan:plan",
+    "compose": "efface.cli.compose:compose",
+    "pin": "efface.cli.pin:pin",
+    "check": "efface.cli.check:check",
+    "apply": "efface.cli.apply:apply",
+    "export": "efface.cli.export:export",
     "show": "efface.cli.show:show",
     "methods": "efface.cli.methods:methods",
     "points": "efface.cli.points:points",
     "plugins": "efface.cli.plugins:plugins",
+    "new": "efface.cli.new:new",
     "doctor": "efface.cli.doctor:doctor",
 }
 

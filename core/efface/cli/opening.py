@@ -25,7 +25,7 @@ def open_model(console: Console, model: str, registry: Registry, *, device: str 
     from efface.loading import load
 
     where = checked_device(device)
-    with _bars(console.shows_progress):
+    with bars(console.shows_progress):
         return load(model, dtype=getattr(torch, dtype), device=where, registry=registry)
 
 
@@ -65,7 +65,7 @@ def erasures_on(
 
 
 @contextmanager
-def _bars(shown: bool) -> Iterator[None]:
+def bars(shown: bool) -> Iterator[None]:
     """The bars that diffusers and transformers draw while they load."""
     from diffusers.utils import logging as diffusers
     from transformers.utils import logging as transformers

@@ -48,4 +48,3 @@ def _enabled(editor: Editor) -> Iterator[None]:
         yield
     finally:
         editor.disable()
-

@@ -22,6 +22,7 @@ from efface.report.change import changes
 from efface.report.demonstration import Demonstration, Failure, Outcome, Result, Skipped
 from efface.report.environment import environment
 from efface.report.example import unseen
+from efface.report.illustration import Illustration, Showing, drawing_of
 from efface.report.imprint import Detached, Imprint
 from efface.report.measuring import Measure
 from efface.report.progress import named
@@ -30,6 +31,7 @@ from efface.report.shipped import Shipped
 from efface.report.stopwatch import Stopwatch
 from efface.report.subject import Subject
 from efface.report.touched import Touched
+from efface.settings import build
 from efface.suite import Suite
 from efface.wording import roughly
 from efface_hooks import Wiring
@@ -156,6 +158,7 @@ class _Stage:
                 return taken
             touched, images = self._shown(method, taken.erasure, watch)
             evaluation = self._measured(method, taken.erasure, watch)
+            drawn = self._illustrated(method, taken.erasure, watch)
         except Exception as error:  # a plugin's fault costs its own section of the page and no other
             return Failure(method, watch.part, _in_a_line(error), watch.seconds, self._detached())
         with watch.timing("check"):
@@ -178,6 +181,7 @@ class _Stage:
             file=taken.file,
             why=taken.why,
             evaluation=evaluation,
+            illustrations=drawn,
         )
 
     def _taken(self, method: str, waiting: int, watch: Stopwatch) -> _Taken | Skipped:
@@ -211,6 +215,15 @@ class _Stage:
             return None
         with watch.timing("figures"):
             return self.measure(self.pipe, erasure, named(method, self.progress))
+
+    def _illustrated(self, method: str, erasure: Erasure, watch: Stopwatch) -> tuple[Illustration, ...]:
+        header = erasure.header
+        illustrate = drawing_of(build(self.registry.method_of(header), header.settings))
+        if illustrate is None:
+            return ()
+        with watch.timing("illustrations"):
+            showing = Showing(self.pipe, self.registry, self.sampling, self.base, named(method, self.progress))
+            return tuple(illustrate(erasure, showing))
 
     def _fitted(self, method: str) -> Erasure:
         return erase(

@@ -9,6 +9,7 @@ from efface.concept import Concept, Request
 from efface.evaluation.scores import Evaluation, Scores
 from efface.report.budget import Budget
 from efface.report.change import mean
+from efface.report.illustration import Illustration
 from efface.report.imprint import Detached
 from efface.report.sampling import Sampling
 from efface.report.subject import Subject
@@ -23,7 +24,7 @@ class Outcome:
     """What one method did: its erasure, what that touched, the pictures after and how much each one changed.
 
     `file` is the fitted file that was used, and `why` the reason; both are empty where the method was fitted here.
-    `evaluation` is None where nothing can tell what pictures show.
+    `evaluation` is None where nothing can tell what pictures show. `illustrations` are the method's own pictures.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Outcome:
     file: str = ""
     why: str = ""
     evaluation: Evaluation | None = None
+    illustrations: tuple[Illustration, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {

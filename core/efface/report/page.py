@@ -9,7 +9,7 @@ import jinja2
 from efface import wording
 from efface.report.demonstration import Demonstration, Outcome, Skipped
 from efface.report.figure import TABLE
-from efface.report.picture import data_uri, is_reduced
+from efface.report.picture import data_uri, is_reduced, whole
 from efface.report.table import rows
 from efface.report.touched import EditGroup
 
@@ -36,6 +36,7 @@ def _templates() -> jinja2.Environment:
         "spans": wording.spans,
         "value": wording.value,
         "data_uri": data_uri,
+        "whole": whole,
         "edit": _edit,
     }
     templates.tests |= {

@@ -17,6 +17,11 @@ def data_uri(image: Image) -> str:
     return _uri(image, "PNG") if not is_reduced(image) else _uri(_reduced(image), "JPEG", quality=92)
 
 
+def whole(image: Image) -> str:
+    """The picture as a data URI, at its own size."""
+    return _uri(image, "PNG")
+
+
 def is_reduced(image: Image) -> bool:
     """Whether a page shows fewer pixels than the picture has."""
     return max(image.size) > LARGEST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -152,10 +153,14 @@ def test_a_missing_erasure_is_named(refused: Refused) -> None:
 
 def test_a_plan_says_what_meets_where(run: Run, erasure: Path) -> None:
     result = run("plan", "tiny", "--erasure", erasure.name, "--erasure", erasure.name, "--scale", "0.5", "--scale", "0")
-    assert result.stdout == (
-        "1. dim-cat (scale 0.5): 1 text; bypassed by image prompts\n"
-        "2. dim-cat-2 (off): 1 text; bypassed by image prompts\n"
-        "meet at unet.text: dim-cat, dim-cat-2\n"
+    lines = result.stdout.splitlines()
+    assert (result.exit_code, lines[:3]) == (
+        0,
+        [
+            "1. dim-cat (scale 0.5): 1 text (32 modules, 6,912 weights); bypassed by image prompts",
+            "2. dim-cat-2 (off): 1 text (32 modules, 6,912 weights); bypassed by image prompts",
+            "meet at unet.text: dim-cat, dim-cat-2",
+        ],
     )
 
 
@@ -164,12 +169,34 @@ def test_a_plan_as_json_names_the_files(run: Run, erasure: Path) -> None:
     assert (found["file"], found["label"], found["scale"]) == (erasure.name, "dim-cat", 1.0)
 
 
-def test_an_erasure_of_another_base_is_refused_unless_allowed(
-    run: Run, refused: Refused, erasure: Path, models: Path
+def test_an_erasure_of_another_base_is_planned_as_one_that_will_be_refused(
+    run: Run, erasure: Path, models: Path
 ) -> None:
     plan = ["plan", str(models / "other"), "--erasure", erasure.name]
-    assert refused(*plan).startswith(f"{erasure.name}: This erasure was made for other weights")
-    assert "another base" in run(*plan, "--allow-other-base").stdout
+    result = run(*plan)
+    assert result.exit_code == 1
+    assert "\nrefusal: dim-cat was fitted on another base (differs by" in result.stdout
+    allowed = run(*plan, "--allow-other-base")
+    assert allowed.exit_code == 0
+    assert "\nwarning: dim-cat was fitted on another base (differs by" in allowed.stdout
+
+
+def test_a_strict_plan_lets_no_warning_pass(run: Run, erasure: Path) -> None:
+    once, twice = ["plan", "tiny", "--erasure", erasure.name], ["--erasure", erasure.name]
+    assert run(*once, "--strict").exit_code == 0
+    assert run(*once, *twice).exit_code == 0
+    result = run(*once, *twice, "--strict", "--json")
+    assert result.exit_code == 1
+    assert [one["about"] for one in json.loads(result.stdout)["findings"]] == ["repeated"]
+
+
+def test_of_several_erasures_the_one_at_fault_is_named(
+    run: Run, refused: Refused, erasure: Path, tmp_path: Path
+) -> None:
+    found = Erasure.load(erasure)
+    Erasure(dataclasses.replace(found.header, method="dims"), found.tensors).save("dims.safetensors")
+    message = refused("plan", "tiny", "--erasure", erasure.name, "--erasure", "dims.safetensors")
+    assert message.startswith("dims.safetensors: No method 'efface-toys:dims'")
 
 
 def test_an_erasure_by_a_method_that_is_not_installed_is_refused(

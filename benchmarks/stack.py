@@ -1,0 +1,141 @@
+"""What a stack of erasures costs per U-Net call, against the sum of what its erasures cost alone, in one run.
+
+Four sorts of edit stand for the methods: one thin map of the text (closed forms), thin maps and adds at every value
+projection (adapters), a gated thin edit of every cross-attention output, and an edit of every skip connection. A round
+measures, one after the other, the plain call, each sort alone and the stack; costs are differences within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from efface_hooks import Call, LowRank, Patch, Wiring
+
+RANK = 4
+
+
+class Holder:
+    """Stands in for a pipeline: a U-Net and nothing else."""
+
+    def __init__(self, model: Any) -> None:
+        self.unet = model
+
+
+def thin(outs: int, ins: int) -> LowRank:
+    return LowRank(torch.randn(outs, RANK) * 1e-3, torch.randn(RANK, ins))
+
+
+def text_map(patch: Patch) -> None:
+    width = next(point.in_features for point in patch.points if point.kind == "text") or 0
+    patch.map("unet.text", thin(width, width))
+
+
+def value_changes(patch: Patch) -> None:
+    for point in patch.points:
+        if point.kind == "cross_attn.v":
+            patch.map(point, thin(point.in_features or 0, point.in_features or 0))
+            patch.add(point, thin(point.out_features or 0, point.in_features or 0))
+
+
+def gated_outputs(patch: Patch) -> None:
+    for point in patch.points:
+        if point.kind == "cross_attn.out":
+            patch.output(point, gated(thin(point.out_features or 0, point.out_features or 0)))
+
+
+def gated(change: LowRank) -> Callable[[Tensor, Call], Tensor]:
+    down, up = change.down.T.contiguous(), change.up.T.contiguous()
+
+    def edit(x: Tensor, call: Call) -> Tensor:
+        inside = x @ down
+        return x + torch.sigmoid(inside.square().sum(-1, keepdim=True) - 1) * (inside @ up)
+
+    return edit
+
+
+def skip_edits(patch: Patch) -> None:
+    for point in patch.points:
+        if point.kind == "skip":
+            patch.output(point, lambda x, call: x * (1 - call.timestep.view(-1, 1, 1, 1) / 1e5))
+
+
+SORTS = {
+    "text map": text_map,
+    "value maps and adds": value_changes,
+    "gated outputs": gated_outputs,
+    "skips": skip_edits,
+}
+
+
+@torch.no_grad()
+def seconds(pipe: Holder, patches: list[Patch], given: tuple[Tensor, int, Tensor]) -> float:
+    """One call of the U-Net with these patches, after one that places their factors."""
+    wiring = Wiring(pipe)
+    wiring.set(patches)
+    try:
+        pipe.unet(*given)
+        start = time.perf_counter()
+        pipe.unet(*given)
+        return time.perf_counter() - start
+    finally:
+        wiring.clear()
+
+
+def patched(pipe: Holder, put: Callable[[Patch], None]) -> Patch:
+    patch = Patch(pipe)
+    put(patch)
+    return patch
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--width", type=int, default=64, help="320 is Stable Diffusion 1.5's")
+    arguments.add_argument("--latents", type=int, default=32)
+    arguments.add_argument("--rounds", type=int, default=7)
+    options = arguments.parse_args()
+    torch.manual_seed(0)
+    channels = tuple(options.width * factor for factor in (1, 2, 4, 4))
+    model = UNet2DConditionModel(
+        sample_size=64, block_out_channels=channels, cross_attention_dim=768, attention_head_dim=8
+    )
+    pipe = Holder(model.eval())
+    given = (torch.randn(2, 4, options.latents, options.latents), 500, torch.randn(2, 77, 768))
+    print(f"width {options.width}, latents {options.latents}, {torch.get_num_threads()} threads, rank {RANK}")
+    for count in (1, 5, 20):
+        report(pipe, given, count, options.rounds)
+
+
+def report(pipe: Holder, given: tuple[Tensor, int, Tensor], count: int, rounds: int) -> None:
+    """One line: the stack of `count` erasures, the sorts taken in turn (a stack of one is a text map)."""
+    names = list(islice(cycle(SORTS), count))
+    stack = [patched(pipe, SORTS[name]) for name in names]
+    singles = {name: stack[names.index(name)] for name in dict.fromkeys(names)}
+    slower, shares = [], []
+    for _ in range(rounds):
+        plain = seconds(pipe, [], given)
+        alone = {name: seconds(pipe, [patch], given) - plain for name, patch in singles.items()}
+        together = seconds(pipe, stack, given)
+        slower.append(together / plain)
+        shares.append((together - plain) / max(sum(alone[name] for name in names), 1e-9))
+    print(
+        f"{count:2} erasures: {spread(slower, 3)} of the plain call, cost {spread(shares, 2)} of the sum of its parts"
+    )
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median, and the range in brackets."""
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+    return f"{middle} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    main()
