@@ -609,7 +609,7 @@ ROWS = (
         "refused",
         "works",
         "-",
-        "attach first: an erasure's base is the unquantised model; fused weights are quantised with the erasure in them",
+        "attach first: an erasure's base is the unquantised model; fused, it is quantised with the weights",
         needs="torchao",
         tolerance=1e-3,
         error="other weights",

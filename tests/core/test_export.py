@@ -83,10 +83,10 @@ def assert_same_pictures(pipe: Any, editor: Editor, form: Any, file: Path, dtype
     pipe.unload_lora_weights()
     assert Wiring.of(pipe) is None
     effect = (attached - base).abs().max()
-    assert effect > 5e-3
+    assert effect > 2e-3
     share = {"float32": TOLERANCE, "float16": 0.05, "bfloat16": 0.3}[dtype]
     assert (loaded - attached).abs().max() <= share * effect
-    assert torch.equal(picture(pipe), base)
+    torch.testing.assert_close(picture(pipe), base, rtol=0, atol=1e-5)
 
 
 def refusal(editor: Editor, to: Any, **options: Any) -> str:

@@ -49,7 +49,7 @@ def plan(
     allow_other_base: bool,
     strict: bool,
 ) -> None:
-    """Say what erasures would touch on a model, where they meet, what goes around them, and what they cost.
+    """Say what erasures would touch, and where they meet.
 
     Nothing is attached. The exit code is 1 if attaching would be refused, with --strict also on warnings.
     """

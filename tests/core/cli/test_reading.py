@@ -39,6 +39,7 @@ def test_plugins_as_json_say_what_is_disabled(run: Run, monkeypatch: pytest.Monk
         "summary": "About efface-toys.",
         "module": "efface_toys",
         "disabled": True,
+        "unmet": [],
     }
 
 
