@@ -2,13 +2,13 @@
 
 Four sorts of edit stand for the methods: one thin map of the text (closed forms), thin maps and adds at every value
 projection (adapters), a gated thin edit of every cross-attention output, and an edit of every skip connection. A round
-measures, one after the other, the plain call, each sort alone and the stack; costs are differences within a round.
+measures, one after the other, the plain call, each sort alone and the stack. Times are the processor's, the least of
+all rounds, so that other work on the machine counts little; costs are differences to the plain call.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from itertools import cycle, islice
@@ -83,9 +83,9 @@ def seconds(pipe: Holder, patches: list[Patch], given: tuple[Tensor, int, Tensor
     wiring.set(patches)
     try:
         pipe.unet(*given)
-        start = time.perf_counter()
+        start = time.process_time()
         pipe.unet(*given)
-        return time.perf_counter() - start
+        return time.process_time() - start
     finally:
         wiring.clear()
 
@@ -119,22 +119,15 @@ def report(pipe: Holder, given: tuple[Tensor, int, Tensor], count: int, rounds: 
     names = list(islice(cycle(SORTS), count))
     stack = [patched(pipe, SORTS[name]) for name in names]
     singles = {name: stack[names.index(name)] for name in dict.fromkeys(names)}
-    slower, shares = [], []
+    runs: dict[str, list[Patch]] = {"plain": [], **{name: [one] for name, one in singles.items()}, "stack": stack}
+    least = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
-        plain = seconds(pipe, [], given)
-        alone = {name: seconds(pipe, [patch], given) - plain for name, patch in singles.items()}
-        together = seconds(pipe, stack, given)
-        slower.append(together / plain)
-        shares.append((together - plain) / max(sum(alone[name] for name in names), 1e-9))
-    print(
-        f"{count:2} erasures: {spread(slower, 3)} of the plain call, cost {spread(shares, 2)} of the sum of its parts"
-    )
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Median, and the range in brackets."""
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
-    return f"{middle} ({low} to {high})"
+        for name, patches in runs.items():
+            least[name] = min(least[name], seconds(pipe, patches, given))
+    cost = {name: one / least["plain"] - 1 for name, one in least.items()}
+    parts = sum(cost[name] for name in names)
+    alone = ", ".join(f"{name} {cost[name]:+.1%}" for name in singles)
+    print(f"stack of {count:2}: {cost['stack']:+.1%} of the plain call, sum of parts {parts:+.1%}; alone: {alone}")
 
 
 if __name__ == "__main__":
