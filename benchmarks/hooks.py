@@ -13,18 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 
+from efface.testing import full_unet
 from efface_hooks import Call, LowRank, Patch, Wiring, points
-
-
-def unet(width: int) -> Any:
-    """An SD 1.x U-Net; its own defaults are SD 1.x's but for the width of the text and the attention heads."""
-    channels = tuple(width * factor for factor in (1, 2, 4, 4))
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=64, block_out_channels=channels, cross_attention_dim=768, attention_head_dim=8
-    ).eval()
 
 
 def identity(tensor: torch.Tensor, call: Call) -> torch.Tensor:
@@ -52,7 +43,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=9)
     arguments.add_argument("--edits", type=int, default=20)
     options = arguments.parse_args()
-    model = unet(options.width)
+    model = full_unet(block_out_channels=tuple(options.width * factor for factor in (1, 2, 4, 4)))
     holder = Holder(model)
     sample, text = torch.randn(2, 4, 32, 32), torch.randn(2, 77, 768)
     print(

@@ -53,6 +53,11 @@ class Patch:
         self.edits: list[Edit] = []
 
     @property
+    def pipe(self) -> Any:
+        """The pipeline, for an edit that is made from the base weights; it is read, never changed."""
+        return self._pipe
+
+    @property
     def points(self) -> list[HookPoint]:
         """Every listed point of the pipeline in forward order."""
         return list(self._points.values())

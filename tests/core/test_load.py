@@ -62,7 +62,7 @@ def test_loading_without_a_safety_checker_warns_of_nothing(folder: Path, caplog:
 
 def test_an_unknown_name_is_refused_with_the_models_there_are(folder: Path) -> None:
     with pytest.raises(
-        UnknownModel, match=r"No model 'tinny'; installed: tiny\. Did you mean 'tiny'\?.*folder or a hub id"
+        UnknownModel, match=r"No model 'tinny'; installed: tiny\. Did you mean 'tiny'\?.*folder or file, or a hub id"
     ):
         load("tinny", registry=offering(folder))
     with pytest.raises(UnknownModel, match=r"No model 'tinny'; installed: none\."):
@@ -147,3 +147,14 @@ def test_a_hub_id_is_asked_for_as_it_is(monkeypatch: Any, pipe: Any) -> None:
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", from_pretrained)
     assert load("owner/name", registry=Registry()) is pipe
     assert asked == [("owner/name", False)]
+
+
+def test_offloading_goes_to_the_device(folder: Path, monkeypatch: Any) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    asked: list[Any] = []
+    for name in ("enable_model_cpu_offload", "enable_sequential_cpu_offload"):
+        monkeypatch.setattr(StableDiffusionPipeline, name, lambda self, device, name=name: asked.append((name, device)))
+    load(folder, device="meta", offload="model", registry=Registry())
+    load(folder, device="meta", offload="sequential", registry=Registry())
+    assert asked == [("enable_model_cpu_offload", "meta"), ("enable_sequential_cpu_offload", "meta")]

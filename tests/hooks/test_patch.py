@@ -91,6 +91,13 @@ def test_a_point_is_given_by_name_or_as_the_point_itself(sd1, do):
     assert by_name.edits == by_point.edits
 
 
+def test_a_patch_shows_its_pipeline_which_cannot_be_exchanged(pipe):
+    patch = Patch(pipe)
+    assert patch.pipe is pipe
+    with pytest.raises(AttributeError):
+        patch.pipe = None
+
+
 def test_a_patch_lists_the_points_of_its_pipeline(pipe):
     assert Patch(pipe).points == points(pipe)
 

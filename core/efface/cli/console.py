@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from efface.cli.bar import Bar
+
+if TYPE_CHECKING:
+    from efface.loading import Offload
 
 CHATTY = {
     "transformers": "TRANSFORMERS_VERBOSITY",
@@ -25,13 +28,16 @@ CHATTY = {
 class Console:
     """One command's ways to speak, and what it has to say for itself when it is interrupted.
 
-    A command notes in `written` the files and folders that it leaves behind even so.
+    A command notes in `written` the files and folders that it leaves behind even so. `config` and `offload` say how
+    the model is to be loaded.
     """
 
     def __init__(self, debug: bool = False) -> None:
         self.debug = debug
         self.json = False
         self.quiet = False
+        self.config: str | None = None
+        self.offload: Offload | None = None
         self.written: list[Path] = []
 
     @property
@@ -48,6 +54,11 @@ class Console:
 
     def warn(self, text: str) -> None:
         click.echo(f"Warning: {printable(' '.join(text.split()))}", err=True)
+
+    def note(self, text: str) -> None:
+        """Something good to know, unless nothing is to be shown but the answer."""
+        if not self.quiet:
+            click.echo(printable(text), err=True)
 
     @contextmanager
     def working(self) -> Iterator[Bar]:

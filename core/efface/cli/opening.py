@@ -4,29 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from efface.cli.console import Console
-from efface.cli.devices import checked_device
+from efface.cli.devices import checked_device, devices
+from efface.cli.wording import size
 from efface.errors import EffaceError
 
 if TYPE_CHECKING:
+    import torch
+
     from efface.editor import Editor
     from efface.erasure import Erasure
     from efface.registry import Registry
 
+LARGE = 10**9
+
 
 def open_model(console: Console, model: str, registry: Registry, *, device: str = "cpu", dtype: str = "float32") -> Any:
-    """The pipeline, loaded quietly where no progress is shown."""
+    """The pipeline, loaded quietly where no progress is shown; what large ones need is said before."""
     import torch
 
     from efface.loading import load
 
-    where = checked_device(device)
+    where, precision = checked_device(device), getattr(torch, dtype)
+    if console.offload and where == "cpu":
+        raise EffaceError(f"--offload moves weights to a --device and back; on cpu there is nowhere to go ({_there()})")
+    _say_memory(console, model, torch.device(where), precision)
     with bars(console.shows_progress):
-        return load(model, dtype=getattr(torch, dtype), device=where, registry=registry)
+        return load(
+            model, config=console.config, dtype=precision, device=where, offload=console.offload, registry=registry
+        )
+
+
+def _there() -> str:
+    return f"this machine has: {', '.join(devices())}"
+
+
+def _say_memory(console: Console, model: str, device: torch.device, dtype: torch.dtype) -> None:
+    """What a local model of more than a gigabyte takes; a damaged one is for `load` to refuse."""
+    from efface.memory import free_bytes, weights_bytes
+
+    try:
+        needed = weights_bytes(Path(model), dtype)
+    except (OSError, ValueError, LookupError):
+        return
+    free = free_bytes(device)
+    if free is not None and needed > free and not console.offload:
+        remedy = "--dtype bfloat16 takes half of float32" if dtype.itemsize > 2 else "--offload model takes less"
+        console.warn(f"{model} needs {size(needed)} on {device} and {size(free)} are free; {remedy}")
+    elif needed > LARGE:
+        console.note(f"{model}: {size(needed)} of weights" + (f", {size(free)} free on {device}" if free else ""))
 
 
 def read_erasures(files: Sequence[str]) -> list[Erasure]:

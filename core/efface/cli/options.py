@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from efface.cli.console import Console
 from efface.method import SEEDS
+
+if TYPE_CHECKING:
+    from efface.loading import Offload
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -80,16 +83,47 @@ def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     ctx.ensure_object(Console).json |= value
 
 
+def _set_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    ctx.ensure_object(Console).config = value
+
+
+def _set_offload(ctx: click.Context, _param: click.Parameter, value: Offload | None) -> None:
+    ctx.ensure_object(Console).offload = value
+
+
 def _set_quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     ctx.ensure_object(Console).quiet |= value
 
 
-model_argument = click.argument("model")
+def model_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """MODEL, and `--config` for one that is a single file."""
+    config = click.option(
+        "--config",
+        metavar="FOLDER",
+        expose_value=False,
+        callback=_set_config,
+        help="For a single file: a diffusers folder of its family, for all but weights.",
+    )
+    return click.argument("model")(config(function))
+
+
+def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device`, and `--offload` for one with little memory."""
+    device = click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+    offload = click.option(
+        "--offload",
+        type=click.Choice(["model", "sequential"]),
+        expose_value=False,
+        callback=_set_offload,
+        help="Keep weights in main memory, and bring them to the device by models or by layers.",
+    )
+    return device(offload(function))
+
+
 json_option = click.option("--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON.")
 quiet_option = click.option(
     "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Show no progress."
 )
-device_option = click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -41,43 +42,56 @@ def tiny_pipeline(family: Family = "sd1", *, seed: int = 0, dtype: torch.dtype =
     Down and up blocks, skip connections, cross-attention and text encoders are arranged as in the full-size family
     (SDXL: two text encoders, added conditions, transformer blocks of different depth); only the widths are small.
     """
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts: dict[str, Any] = {
-            "vae": _autoencoder(),
-            "unet": _unet(family),
-            "text_encoder": _text_encoder(family, 16),
-            "tokenizer": tiny_tokenizer(),
-            "scheduler": DDIMScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                clip_sample=False,
-                set_alpha_to_one=False,
-                steps_offset=1,
-                prediction_type="v_prediction" if family == "sd2" else "epsilon",
-            ),
-        }
-        if family == "sdxl":
-            parts |= {"text_encoder_2": _text_encoder(family, 24, pooled=True), "tokenizer_2": tiny_tokenizer()}
-            pipe = StableDiffusionXLPipeline(**parts, add_watermarker=False)
-        else:
-            parts |= {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-            pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)):
-        if part is not None:
-            torch.nn.Module.to(part.eval(), dtype)
+        encoders = [_text_encoder(family, 16)] + [_text_encoder(family, 24, pooled=True)] * (family == "sdxl")
+        pipe = assembled(family, _unet(family), encoders, _autoencoder(), tiny_tokenizer)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            torch.nn.Module.to(part, dtype)  # diffusers' own warns
+    return pipe
+
+
+def assembled(
+    family: Family, unet: Any, encoders: Sequence[Any], autoencoder: Any, tokenizer: Callable[[], Any]
+) -> Any:
+    """The pipeline of a family from its networks, with that family's scheduler; every encoder gets a tokenizer."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    parts: dict[str, Any] = {
+        "vae": autoencoder.eval(),
+        "unet": unet.eval(),
+        "text_encoder": encoders[0].eval(),
+        "tokenizer": tokenizer(),
+        "scheduler": DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type="v_prediction" if family == "sd2" else "epsilon",
+        ),
+    }
+    if family == "sdxl":
+        parts |= {"text_encoder_2": encoders[1].eval(), "tokenizer_2": tokenizer()}
+        pipe: Any = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    else:
+        parts |= {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+        pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def tiny_tokenizer() -> Any:
     """A `CLIPTokenizer` of single letters and a few whole words, so that every text tokenizes."""
+    return spelling_tokenizer(*vocabulary(), LENGTH)
+
+
+def spelling_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]], length: int) -> Any:
+    """A `CLIPTokenizer` of these tokens, for prompts of so many."""
     from transformers import CLIPTokenizer
 
-    vocab, merges = _vocabulary()
     return CLIPTokenizer(
         vocab=vocab,
         merges=merges,
@@ -85,11 +99,12 @@ def tiny_tokenizer() -> Any:
         bos_token="<|startoftext|>",
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
-        model_max_length=LENGTH,
+        model_max_length=length,
     )
 
 
-def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+def vocabulary(size: int = 0) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Tokens with their numbers, and merges; filled up to a size with tokens that no text has."""
     letters = [chr(code) for code in range(33, 127)]
     tokens = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters)])
     merges: dict[tuple[str, str], None] = {}
@@ -99,7 +114,8 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
             merges[pieces[0], pieces[1]] = None
             pieces = [pieces[0] + pieces[1], *pieces[2:]]
             tokens[pieces[0]] = None
-    names = [*tokens, "<|startoftext|>", "<|endoftext|>"]
+    unused = [f"<|unused {index}|>" for index in range(size - len(tokens) - 2)]
+    names = [*tokens, *unused, "<|startoftext|>", "<|endoftext|>"]
     return {name: index for index, name in enumerate(names)}, list(merges)
 
 
@@ -135,7 +151,7 @@ def _unet(family: Family) -> Any:
 def _text_encoder(family: Family, width: int, pooled: bool = False) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    vocab, _ = _vocabulary()
+    vocab, _ = vocabulary()
     config = CLIPTextConfig(
         vocab_size=len(vocab),
         hidden_size=width,

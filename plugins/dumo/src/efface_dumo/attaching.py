@@ -24,7 +24,7 @@ def sides(settings: DuMo, patch: efface.Patch, fitted: efface.Fitted) -> Iterato
     branch = Branch(fitted.fit.facts["unet"], settings.table != "blend")
     layers = len([point for point in patch.points if point.kind in ("skip", "mid")])
     for part in parts:
-        stored = stored_branch(part, branch, patch._pipe)
+        stored = stored_branch(part, branch, patch.pipe)
         modulation = filled_modulation(_modulation(settings, branch, layers), part.modulation)
         yield Side(
             empty=branch,
