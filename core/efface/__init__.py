@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from efface_hooks.lazy import lazily
 
 if TYPE_CHECKING:
+    from efface.checkpoint import Checkpoint as Checkpoint
+    from efface.checkpoint import optimizer_tensors as optimizer_tensors
+    from efface.checkpoint import restore_optimizer as restore_optimizer
     from efface.composing import compose as compose
     from efface.concept import Concept as Concept
     from efface.concept import Request as Request
+    from efface.concept_list import read_concepts as read_concepts
     from efface.editor import Editor as Editor
     from efface.erasing import erase as erase
     from efface.erasure import Erasure as Erasure
@@ -62,8 +66,10 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazily(
     __name__,
     {
+        "efface.checkpoint": "Checkpoint optimizer_tensors restore_optimizer",
         "efface.composing": "compose",
         "efface.concept": "Concept Request",
+        "efface.concept_list": "read_concepts",
         "efface.editor": "Editor",
         "efface.erasing": "erase",
         "efface.erasure": "Erasure",

@@ -48,9 +48,9 @@ def erase(
     chosen, run = _chosen(method, preset, settings, registry), Run(seed, progress, folder)
     model = Model(pipe, registry)
     request, chosen_by_us = _anchored(_request(concept, anchor, synonyms, kind, keep, templates), model)
+    for each in request.concepts:
+        model.check_phrases([*each.phrases, each.anchor or ""], request.templates)
     with untouched(pipe):
-        for each in request.concepts:
-            model.encode_phrases([*each.phrases, each.anchor or ""], request.templates)
         fit = chosen.fit(model, request, run)
         if not isinstance(fit, Fit):
             raise PluginError(f"Method {chosen.name!r} must return an efface.Fit from fit, not {fit!r}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from efface.checkpoint import Checkpoint
 from efface.concept import Request
 from efface.errors import BadSetting, EffaceError, PluginError
 from efface.settings import build, describe
@@ -79,6 +80,14 @@ class Run:
         import torch
 
         return torch.Generator(device).manual_seed(_mixed(self.seed, stream) if stream else self.seed)
+
+    def checkpoint(self, name: str, *identity: object) -> Checkpoint:
+        """A file in `folder` for what a fit has computed so far; without a folder it keeps nothing.
+
+        `identity` is all that the content depends on, JSON in which tensors may stand: settings, seed, the request, the
+        base. Another identity has another file.
+        """
+        return Checkpoint.of(self.folder, name, *identity)
 
 
 @dataclass(frozen=True)

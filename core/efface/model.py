@@ -49,6 +49,13 @@ class Encoded:
         """The embeddings at one position per prompt, (n, D)."""
         return self.hidden[torch.arange(len(self.prompts)), positions]
 
+    def rows(self, indices: Sequence[int]) -> Encoded:
+        """These prompts, in this order; one may come several times."""
+        which = torch.as_tensor(indices, dtype=torch.long)
+        tensors = {name: getattr(self, name)[which] for name in ("hidden", "ids", "start", "stop", "end")}
+        pooled = None if self.pooled is None else self.pooled[which]
+        return Encoded(tuple(self.prompts[index] for index in indices), **tensors, pooled=pooled)
+
 
 class Model:
     """A pipeline, read-only. `neutral` is the prompt for nothing special that stands in for a missing anchor."""
@@ -105,18 +112,24 @@ class Model:
         BadConcept for a phrase that tokenizes to nothing although it is not empty, for one with a character that the
         tokenizer does not know and ends the text at, and for one that is cut off at the tokenizer's length.
         """
-        encoded = self._encode([(phrase, template) for phrase in phrases for template in templates], batch_size)
-        for position, phrase in enumerate(phrase for phrase in phrases for _ in templates):
-            found = int(encoded.stop[position] - encoded.start[position])
-            if phrase.strip() and found == 0:
+        self.check_phrases(phrases, templates)
+        return self._encode([(phrase, template) for phrase in phrases for template in templates], batch_size)
+
+    def check_phrases(self, phrases: Sequence[str], templates: Sequence[str]) -> None:
+        """BadConcept, as `encode_phrases` raises it; only the tokenizer runs."""
+        for phrase in phrases:
+            if phrase.strip() and self._length(phrase) == 0:
                 raise BadConcept(f"{phrase!r} tokenizes to nothing: the model has no words for it")
-            end, length = int(encoded.end[position]), encoded.ids.shape[1]
-            if int(encoded.stop[position]) > end:
+        pairs = [(phrase, template) for phrase in phrases for template in templates]
+        prompts = [template.replace("{}", phrase) for phrase, template in pairs]
+        ids = self._ids(prompts)
+        length = ids.shape[1]
+        for prompt, stop, end in zip(prompts, self._spans(pairs)[1].tolist(), self._ends(ids).tolist(), strict=True):
+            if stop > end:
                 why = (
                     f"is longer than the {length} tokens" if end == length - 1 else "has characters that are no tokens"
                 )
-                raise BadConcept(f"{encoded.prompts[position]!r} {why} of this model")
-        return encoded
+                raise BadConcept(f"{prompt!r} {why} of this model")
 
     def noise(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
         """Start noise (n, C, h, w), unit variance, one CPU generator per seed; pixels in, latents out."""
@@ -198,17 +211,25 @@ class Model:
         prompts = [template.replace("{}", phrase) for phrase, template in pairs]
         batches = [self._embed(prompts[first : first + batch_size]) for first in range(0, len(prompts), batch_size)]
         ids = self._ids(prompts)
-        start = torch.tensor([1 + self._length(template.partition("{}")[0]) for _, template in pairs])
-        lengths = torch.tensor([self._length(phrase) for phrase, _ in pairs])
+        start, stop = self._spans(pairs)
         return Encoded(
             prompts=tuple(prompts),
             hidden=torch.cat([hidden for hidden, _ in batches]),
             ids=ids,
             start=start,
-            stop=start + lengths,
-            end=(ids == self.pipe.tokenizer.eos_token_id).int().argmax(1),
+            stop=stop,
+            end=self._ends(ids),
             pooled=None if batches[0][1] is None else torch.cat([pooled for _, pooled in batches]),
         )
+
+    def _spans(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+        """The half-open token range of each phrase in its template."""
+        start = torch.tensor([1 + self._length(template.partition("{}")[0]) for _, template in pairs])
+        return start, start + torch.tensor([self._length(phrase) for phrase, _ in pairs])
+
+    def _ends(self, ids: Tensor) -> Tensor:
+        """The position of each prompt's end-of-text token."""
+        return (ids == self.pipe.tokenizer.eos_token_id).int().argmax(1)
 
     def _embed(self, prompts: list[str]) -> tuple[Tensor, Any]:
         found = self.pipe.encode_prompt(

@@ -6,4 +6,5 @@ from efface.testing import MethodTests
 class TestUCE(MethodTests):
     plugin = "efface_uce"
     method = "uce"
+    checkpoints = True
     fuses = True

@@ -24,19 +24,24 @@ from efface.cli.options import (
 from efface.cli.targets import check_folder, check_target
 from efface.cli.wording import becomes, counted, origin, size, slug
 from efface.concept import Concept, Kind, Request
+from efface.concept_list import read_concepts
 from efface.errors import BadConcept, BadSetting
 from efface_hooks.errors import listed
 
 if TYPE_CHECKING:
     from efface.erasure import Erasure
 
+SHOWN = 10
+
 
 @command(
     "efface erase picturebook --concept cat --anchor dog --method uce",
     "efface erase picturebook --concept cat --keep 'a dog' --method uce --set lamb=0.1 -o cat.safetensors",
+    "efface erase picturebook --concepts concepts.csv --method uce --checkpoints state",
 )
 @model_argument
-@click.option("--concept", "concepts", multiple=True, required=True, help="What to erase; several are erased together.")
+@click.option("--concept", "texts", multiple=True, help="What to erase; several are erased together.")
+@click.option("--concepts", "table", metavar="FILE", help="A CSV file: concept, anchor, synonyms (a; b), kind.")
 @click.option("--anchor", help="What it becomes.  [the model's neutral prompt]")
 @click.option("--synonym", "synonyms", multiple=True, help="Other words for the concept, erased with it.")
 @click.option("--kind", type=click.Choice(get_args(Kind)), default="object", show_default=True, help="What it is.")
@@ -57,7 +62,8 @@ if TYPE_CHECKING:
 def erase(
     console: Console,
     model: str,
-    concepts: tuple[str, ...],
+    texts: tuple[str, ...],
+    table: str | None,
     anchor: str | None,
     synonyms: tuple[str, ...],
     kind: Kind,
@@ -82,13 +88,14 @@ def erase(
     from efface.settings import build
     from efface.settings import preset as preset_of
 
-    request = _request(concepts, anchor, synonyms, kind, keep, templates)
+    request = Request(_concepts(texts, table, anchor, synonyms, kind), keep, templates or ("{}",))
     given = _settings(settings)
     with console.working() as progress:
         registry = Registry.installed()
         cls = registry.method(method)
         chosen = build(cls, (preset_of(cls, preset) if preset else {}) | given)
-        target = Path(output or f"{cls.name}-{slug(concepts[0], 'concept')}.safetensors")
+        what = texts[0] if texts else Path(table or "").stem
+        target = Path(output or f"{cls.name}-{slug(what, 'concept')}.safetensors")
         check_target(target, force)
         folder = _checkpoints(console, checkpoints)
         pipe = open_model(console, model, registry, device=device, dtype=dtype)
@@ -114,19 +121,16 @@ def erase(
     )
 
 
-def _request(
-    concepts: Sequence[str],
-    anchor: str | None,
-    synonyms: Sequence[str],
-    kind: Kind,
-    keep: Sequence[str],
-    templates: Sequence[str],
-) -> Request:
-    """The request, checked before a model is loaded for it."""
-    if synonyms and len(concepts) > 1:
-        raise BadConcept(f"--synonym belongs to one --concept, and here are {len(concepts)}; erase them one by one")
-    each = tuple(Concept(text, anchor, tuple(synonyms), kind) for text in concepts)
-    return Request(each, tuple(keep), tuple(templates) or ("{}",))
+def _concepts(
+    texts: Sequence[str], table: str | None, anchor: str | None, synonyms: Sequence[str], kind: Kind
+) -> tuple[Concept, ...]:
+    """What is to be erased, checked before a model is loaded for it."""
+    if not texts and table is None:
+        raise click.UsageError("Give --concept TEXT, or --concepts FILE for a table of them")
+    if synonyms and len(texts) != 1:
+        raise BadConcept(f"--synonym belongs to one --concept, and here are {len(texts)}; erase them one by one")
+    each = tuple(Concept(text, anchor, tuple(synonyms), kind) for text in texts)
+    return each + (read_concepts(table) if table is not None else ())
 
 
 def _settings(given: Sequence[str]) -> dict[str, object]:
@@ -159,6 +163,8 @@ def _in_short(erasure: Erasure) -> dict[str, Any]:
 
 def _lines(erasure: Erasure, seconds: float) -> Iterator[str]:
     header = erasure.header
-    yield from (becomes(concept, header.report.get("neutral anchor") or ()) for concept in erasure.concepts)
+    yield from (becomes(concept, header.report.get("neutral anchor") or ()) for concept in erasure.concepts[:SHOWN])
+    if len(erasure.concepts) > SHOWN:
+        yield f"and {len(erasure.concepts) - SHOWN} more"
     touched = f"{counted(len(header.points), 'point')} touched ({listed(header.points, 3)})"
     yield f"{header.method} {origin(header.distribution, header.version)}: {touched}, {seconds:.1f} s"

@@ -181,3 +181,31 @@ def test_a_fit_is_told_to_the_bar_unless_quiet(run: Run, told: list[tuple[int, i
     assert told == [(0, 3, "dimming"), (1, 3, "dimming"), (2, 3, "dimming")]
     run(*CAT, "--force", "--quiet")
     assert len(told) == 3
+
+
+def test_a_table_of_concepts_is_erased_in_one_go(run: Run, place: Path) -> None:
+    rows = [f"cat {index},dog," for index in range(11)] + ["fish,,trout; salmon"]
+    (place / "many.csv").write_text("concept,anchor,synonyms\n" + "\n".join(rows))
+    result = run("erase", "tiny", "--concepts", "many.csv", "--method", "dim")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "cat 0 -> dog"
+    assert lines[10] == "and 2 more"
+    assert lines[-1].startswith("dim-many.safetensors, ")
+    erased = Erasure.load(place / "dim-many.safetensors").concepts
+    assert len(erased) == 12
+    assert erased[-1].synonyms == ("trout", "salmon")
+
+
+def test_concepts_of_a_table_come_after_those_given_singly(run: Run, place: Path) -> None:
+    (place / "many.csv").write_text("concept\nfish\n")
+    run(*CAT, "--synonym", "kitten", "--concepts", "many.csv")
+    assert [one.text for one in Erasure.load(place / "dim-cat.safetensors").concepts] == ["cat", "fish"]
+
+
+def test_a_bad_table_is_refused_by_its_line(refused: Refused, place: Path) -> None:
+    (place / "many.csv").write_text("concept,anchor\ncat,cat\n")
+    assert "many.csv, line 2: " in refused("erase", "tiny", "--concepts", "many.csv", "--method", "dim")
+
+
+def test_something_has_to_be_erased(run: Run) -> None:
+    assert "--concepts FILE for a table of them" in run("erase", "tiny", "--method", "dim").stderr

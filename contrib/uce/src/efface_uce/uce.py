@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import efface
-from efface.alignment import aligned, kept
 from efface.solver import Columns, Problem, solve
 from efface_uce.gathered import Gathered
+from efface_uce.gathering import gather
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,10 @@ class UCE:
     )
 
     def fit(self, model: efface.Model, request: efface.Request, run: efface.Run) -> efface.Fit:
-        run.progress(0, 2, "encoding prompts")
-        gathered = self._gathered(model, request)
-        run.progress(1, 2, "solving")
+        gathered = gather(model, request, self.tokens, run)
+        run.progress(0, 1, "solving")
         fit = self._solved(gathered)
-        run.progress(2, 2, "solving")
+        run.progress(1, 1, "solving")
         return fit
 
     def compose(self, fits: Sequence[efface.Fitted], request: efface.Request) -> efface.Fit:
@@ -60,16 +59,6 @@ class UCE:
         """min_E sum_i s |E c_i - (a_i - c_i)|^2 + p sum_j |E k_j|^2 + lamb |E|^2, columns (d, n): eq. 7."""
         wishes = Columns.pairs(targets, anchors, torch.full((targets.shape[1],), self.erase_scale))
         return Problem(lamb=self.lamb, soft=wishes, keep=keep, keep_weight=self.preserve_scale)
-
-    def _gathered(self, model: efface.Model, request: efface.Request) -> Gathered:
-        """Every erased phrase in every template with its anchor in the same one, and every kept prompt."""
-        phrases = [(phrase, concept.anchor or "") for concept in request.concepts for phrase in concept.phrases]
-        targets = model.encode_phrases([phrase for phrase, _ in phrases], request.templates)
-        anchors = model.encode_phrases([anchor for _, anchor in phrases], request.templates)
-        pairs = aligned(targets, anchors, self.tokens)
-        keep = kept(model.encode_phrases(request.keep, ["{}"]), self.tokens) if request.keep else None
-        counts = torch.bincount(pairs.prompts, minlength=len(targets.prompts)).tolist()
-        return Gathered(targets.prompts, tuple(counts), pairs.targets, pairs.anchors, keep)
 
     def _solved(self, gathered: Gathered) -> efface.Fit:
         """The map with the columns it was solved from, in float32 or the model's precision if that is wider."""
