@@ -1,0 +1,186 @@
+"""What erasures take on a pipeline of full size: seconds and peak memory of every step, as a Markdown table.
+
+The pipeline has the structure of its family at every width and depth, and random weights; it is written to a folder
+once and loaded from there. Every line is a process of its own: load, list the points, fit, attach, one U-Net call with
+guidance, detach, and a look at whether everything is as it was to the last bit. The first line does the same without an
+erasure, and the others' peaks are given in its shares. Words are spelled by random letters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STEPS = ("load", "points", "fit", "attach", "call", "detach")
+ONE_STEP: dict[str, Mapping[str, object]] = {
+    "dumo": {"batch": 1, "retained": 1, "trajectories": 2, "sample_steps": 2, "refresh_every": 0, "table_cache": 2}
+    | {"steps": 1, "table_steps": 1},
+    "esd": {"steps": 1, "batch": 1, "trajectories": 1, "sampling": 2},
+    "gloce": {"steps": 2, "seeds": 1, "kept_seeds": 1, "boundary": ("dog",), "collect_from": 999, "collect_until": 0},
+    "realera": {"steps": 1, "trajectories": 1, "times": 1, "denoising_steps": 2, "batch_size": 1, "refreshes": 0},
+}
+MANY: dict[str, Mapping[str, object]] = {"uce": {"tokens": "subject"}, "erasepro": {"gated": True}}
+FEW = 10
+CASES = (
+    *(f"{method} {count}" for method in MANY for count in (1, 100, 1000)),
+    *(f"{method} 1" for method in ONE_STEP),
+)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--family", default="sd1", choices=["sd1", "sd2", "sdxl"])
+    arguments.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--latents", type=int, default=32, help="rows and columns; few, as calls take long on CPUs")
+    arguments.add_argument("--folder", type=Path, help="where the pipeline is, or will be; a temporary one if left out")
+    arguments.add_argument("--only", nargs="*", default=CASES, metavar="METHOD COUNT", help="such as 'uce 100'")
+    arguments.add_argument("--case", help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.case is not None:
+        print(json.dumps(write(options) if options.case == "write" else run(options)))
+        return
+    with folder(options.folder) as place:
+        options.folder = place
+        if not (place / "model_index.json").is_file():
+            child("write", options)
+        for line in table(options):
+            print(line, flush=True)
+
+
+@contextmanager
+def folder(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+def table(options: argparse.Namespace) -> Iterator[str]:
+    plain = child("plain", options)
+    yield f"{options.family}, {options.dtype}, {options.device}, {plain['machine']}"
+    yield ""
+    yield (
+        "| erasure | " + " | ".join(f"{step}, s" for step in STEPS) + " | peak, GB | of plain | file, MB | as before |"
+    )
+    yield "|---|" + "---|" * (len(STEPS) + 4)
+    for name, found in [("none", plain), *((case, child(case, options)) for case in options.only)]:
+        yield line(name, found, plain)
+
+
+def line(name: str, found: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
+    if "error" in found:
+        return f"| {name} | {found['error']} |"
+    seconds = [f"{found[step]:.2f}" if step in found else "" for step in STEPS]
+    memory = [f"{found['peak'] / 1e9:.2f}", f"{found['peak'] / plain['peak']:.2f}"]
+    size = f"{found['file'] / 1e6:.1f}" if "file" in found else ""
+    return f"| {' | '.join([name, *seconds, *memory, size, found['same']])} |"
+
+
+def child(case: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What one process found; its peak memory is its own."""
+    given = {name: getattr(options, name) for name in ("family", "dtype", "device", "latents", "folder")}
+    flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    ended = subprocess.run([sys.executable, __file__, "--case", case, *flags], capture_output=True, text=True)
+    if ended.returncode:
+        return {"error": (ended.stderr.strip().splitlines() or [f"exit {ended.returncode}"])[-1]}
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def write(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from efface.testing import full_pipeline
+
+    full_pipeline(options.family, dtype=getattr(torch, options.dtype)).save_pretrained(options.folder)
+    return {}
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """One line of the table."""
+    import torch
+
+    import efface
+    from efface.testing.state import State
+
+    found: dict[str, Any] = {"machine": f"{torch.get_num_threads()} threads"}
+    with timed(found, "load"):
+        pipe = efface.load(options.folder, dtype=getattr(torch, options.dtype), device=options.device)
+    with timed(found, "points"):
+        efface.points(pipe)
+    state, before = State.of(pipe), call(pipe, options.latents)
+    method, _, count = options.case.partition(" ")
+    if method != "plain":
+        with timed(found, "fit"):
+            erasure = fitted(pipe, method, int(count))
+        found["file"] = saved(erasure)
+        editor = efface.Editor(pipe)
+        with timed(found, "attach"):
+            editor.attach(erasure)
+    with timed(found, "call"):
+        edited = call(pipe, options.latents)
+    if method != "plain":
+        with timed(found, "detach"):
+            editor.close()
+        if torch.equal(edited, before):
+            raise SystemExit("the erasure did nothing")
+    same = torch.equal(call(pipe, options.latents), before) and not state.changed(State.of(pipe))
+    return found | {"same": "yes" if same else "no", "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def fitted(pipe: Any, method: str, count: int) -> Any:
+    import efface
+
+    settings = ONE_STEP.get(method, MANY.get(method, {}) if count > FEW else {})
+    return efface.erase(pipe, concepts(count), method=method, keep=["a house", "a tree"], settings=settings)
+
+
+def concepts(count: int) -> Sequence[Any]:
+    """The cat, and words that mean nothing; all become dogs or fish."""
+    import random
+
+    import efface
+
+    draw = random.Random(0)
+    words = ["cat", *("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(count - 1))]
+    return [efface.Concept(word, anchor="dog" if index % 2 else "fish") for index, word in enumerate(words)]
+
+
+def call(pipe: Any, size: int) -> Any:
+    """One U-Net call on noise: the prompt and the empty one, as guidance has them."""
+    import torch
+
+    import efface
+
+    model = efface.Model(pipe)
+    noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
+    with torch.no_grad():
+        return model.predict(noise.to(model.device, model.dtype), 500, model.encode(["", "a cat"]))
+
+
+def saved(erasure: Any) -> int:
+    with tempfile.TemporaryDirectory() as place:
+        erasure.save(Path(place) / "erasure.safetensors")
+        return (Path(place) / "erasure.safetensors").stat().st_size
+
+
+@contextmanager
+def timed(found: dict[str, Any], step: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    found[step] = time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
