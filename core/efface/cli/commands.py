@@ -22,6 +22,7 @@ COMMANDS = {
     "apply": "efface.cli.apply:apply",
     "export": "efface.cli.export:export",
     "show": "efface.cli.show:show",
+    "card": "efface.cli.card:card",
     "methods": "efface.cli.methods:methods",
     "points": "efface.cli.points:points",
     "plugins": "efface.cli.plugins:plugins",
