@@ -22,7 +22,7 @@ from efface.errors import CannotSave
 @quiet_option
 @pass_console
 def apply(console: Console, policy: str, output: str, dtype: str) -> None:
-    """Write a pipeline whose weights have the erasures of a POLICY in them.
+    """Write a pipeline with a POLICY's erasures in its weights.
 
     Any diffusers program can load the folder, without efface. What is not as pinned, and an erasure that no weights
     can hold, is refused by name before anything is written.

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 @pass_console
 @click.pass_context
 def check(ctx: click.Context, console: Console, policy: str, dtype: str) -> None:
-    """Say whether files, digests, versions of plugins and the model are those that a POLICY pinned.
+    """Say whether everything is as a POLICY file pinned it.
 
-    The exit code is 1 if anything is not, and each such thing is named.
+    Compared are files, digests, versions of plugins and the model's weights. The exit code is 1 if anything is not, and
+    each such thing is named.
     """
     from efface.policy import Policy, erasures_of
     from efface.registry import Registry

@@ -63,9 +63,10 @@ def compare(
     device: str,
     dtype: str,
 ) -> None:
-    """Write one picture of prompts and seeds: each as the model draws it, above what erasures make of it.
+    """Write one picture of pictures with and without erasures.
 
-    The number under each pair is the mean absolute pixel change, from 0 for equal pictures to 1.
+    A row is a prompt, a column a seed: as the model draws it, above what erasures make of it. The number under each
+    pair is the mean absolute pixel change, from 0 for equal pictures to 1.
     """
     from efface.report.comparison import Comparison
     from efface.report.grid import png

@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 @quiet_option
 @pass_console
 def compose(console: Console, files: tuple[str, ...], remove: tuple[str, ...], output: str, force: bool) -> None:
-    """Solve several erasures of one method again as one, exactly as if they had been fitted at once.
+    """Solve several erasures of one method again as one.
 
-    The model is not needed: the erasures hold what they were solved from. The table says how much of the way to its
-    anchor is left for each concept when the files are put side by side, and in the joint solution.
+    The result is what fitting them at once would have given. The model is not needed: the erasures hold what they were
+    solved from. The table says how much of the way to its anchor is left for each concept when the files are put side
+    by side, and in the joint solution.
     """
     from efface.composing import compose as composed
 

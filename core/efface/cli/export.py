@@ -52,10 +52,10 @@ def export(
     allow_other_base: bool,
     dtype: str,
 ) -> None:
-    """Write the erasures in FILES as one LoRA, which other programs load without efface.
+    """Write the erasures in FILES as one LoRA.
 
-    Exact up to rounding for erasures that change weights. An erasure that acts on features has no such form and is
-    refused by name.
+    Other programs load it without efface. Exact up to rounding for erasures that change weights. An erasure that acts
+    on features has no such form and is refused by name.
     """
     from efface.export import lora
     from efface.registry import Registry

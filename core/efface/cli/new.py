@@ -25,9 +25,9 @@ from efface.cli.scaffold import Kind, Scaffold, check_name
 @json_option
 @pass_console
 def new(console: Console, name: str, kind: Kind, output: str | None) -> None:
-    """Write a plugin with the method NAME, ready to be installed and tested.
+    """Write a plugin of your own with the method NAME.
 
-    It works as it is: replace the body of its method by yours.
+    It can be installed and tested at once. It works as it is: replace the body of its method by yours.
     """
     from efface.registry import Registry
 

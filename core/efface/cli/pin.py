@@ -43,9 +43,10 @@ def pin(
     output: str,
     force: bool,
 ) -> None:
-    """Write a policy file: a model and erasures with their digests, order and scales.
+    """Write a policy file: a model, its erasures, their digests.
 
-    `efface check` says later whether what is there is still this; `efface.apply` puts it on a pipeline.
+    It holds their order and scales, too. `efface check` says later whether what is there is still this; `efface.apply`
+    puts it on a pipeline.
     """
     from efface.policy import pin as pinned
     from efface.registry import Registry

@@ -42,6 +42,16 @@ def test_it_answers_without_the_heavy_libraries(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_every_command_has_a_line_that_a_terminal_of_80_columns_shows_whole(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("--help").stdout.splitlines()
+    commands = lines[lines.index("Commands:") + 1 : lines.index("Commands:") + 1 + len(present())]
+    assert [line.split()[0] for line in commands] == present()
+    assert [line for line in commands if line.endswith("...") or not line.endswith(".")] == []
+
+
 def test_python_m_efface_is_the_command_line() -> None:
     done = subprocess.run([sys.executable, "-m", "efface", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (0, "efface")
