@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from efface.concept import Kind, Request
+from efface.concept import Concept, Kind, Request
 from efface.errors import PluginError
 from efface.method import METHOD_NAME
 
@@ -61,6 +61,11 @@ class Suite(Protocol):
     def example(self) -> Request:
         """The erasure that a demonstration shows: one concept with its anchor and what to keep."""
         ...
+
+    @property
+    def stack(self) -> Sequence[Concept]:
+        """Concepts with their anchors that a demonstration erases together; none where the suite names none."""
+        return ()
 
     def accepts(self, model: Model) -> bool:
         """Whether the suite can judge this model's pictures."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -403,3 +406,33 @@ def test_a_failure_leaves_neither_a_folder_nor_changed_weights(
             bake(editor, tmp_path / "erased")
         assert state(pipe) == before
     assert sorted(tmp_path.iterdir()) == there
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+from efface.policy.baking import bake
+
+def half(folder):
+    Path(folder).mkdir()
+    (Path(folder) / "model_index.json").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+pipe = SimpleNamespace(save_pretrained=half)
+bake(SimpleNamespace(pipe=pipe, obstacles=dict, fuse=int, unfuse=int), sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing kills a process at once here")
+def test_a_process_that_is_killed_while_it_writes_leaves_no_folder_and_the_next_one_writes_it(
+    policy: Policy, pipe: Any, registry: Registry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "erased"
+    died = subprocess.run([sys.executable, "-c", KILLED, str(folder)])
+    assert died.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    assert [path.name for path in tmp_path.glob(".efface-*.partial/*")] == ["model_index.json"]
+    with efface.apply(pipe, policy, registry=registry) as editor:
+        bake(editor, folder)
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").is_file()

@@ -23,6 +23,7 @@ from efface.cli.options import (
 )
 from efface.cli.seeds import chosen, seed_option, seeds_option
 from efface.cli.targets import check_folder, check_target
+from efface.cli.together import together
 from efface.concept import Kind, Request
 from efface.registry import Registry
 
@@ -43,6 +44,7 @@ IN_SHORT = ("efficacy", "anchor", "generality", "specificity_drop")
     "efface demo picturebook",
     "efface demo picturebook --concept mosaic --kind style --method uce --output out/mosaic.html",
     "efface demo picturebook --concept cat --anchor dog --prompt 'a cat' --scene 'a cat and a car' --control 'a house'",
+    "efface demo picturebook --compose",
 )
 @model_argument
 @click.option("--concept", help="What to erase.  [the suite's example]")
@@ -56,7 +58,16 @@ IN_SHORT = ("efficacy", "anchor", "generality", "specificity_drop")
 @click.option("--scene", "scenes", multiple=True, help="A prompt with the concept beside something that should stay.")
 @click.option("--control", "controls", multiple=True, help="A prompt whose pictures should stay as they are.")
 @click.option(
-    "--budget", type=Duration(), default="10m", show_default=True, help="Time for everything, such as 90, 90s or 10m."
+    "--compose",
+    is_flag=True,
+    help="Erase several concepts, which the suite says, by all methods on one pipeline.  [writes out/compose.html]",
+)
+@click.option(
+    "--budget",
+    type=Duration(),
+    default="10m",
+    show_default=True,
+    help="Time for everything, such as 90, 90s or 10m; with --compose three times that.",
 )
 @click.option("--no-figures", is_flag=True, help="Leave the figures out: they take more pictures than the page shows.")
 @click.option("--refit", is_flag=True, help="Fit every method, however long it takes.")
@@ -86,6 +97,7 @@ def demo(
     prompts: tuple[str, ...],
     scenes: tuple[str, ...],
     controls: tuple[str, ...],
+    compose: bool,
     budget: float,
     no_figures: bool,
     refit: bool,
@@ -100,8 +112,9 @@ def demo(
     device: str,
     dtype: str,
 ) -> None:
-    """Erase a concept, by one method or by all, and write a page of pictures before and after, with figures.
+    """Erase a concept and write a page of what it does.
 
+    One method or all of them erase it, and the page has pictures before and after, with figures.
     A model that a suite accepts needs nothing else: the suite says what to erase, what to show, and what pictures
     show. Every picture, number and time on the page is made in this run. A method that there is no time to fit is
     shown by a fitted file that came with the model, or not at all, and the page says which. A method that fails has
@@ -118,6 +131,9 @@ def demo(
     from efface.report.stopwatch import Stopwatch
     from efface.writing import write
 
+    if compose:
+        together(ctx, console)
+        return
     wish = Wish(concept, anchor, synonyms, kind, keep, templates)
     wanted = chosen(seeds, count)
     _check_target(output, force or output == USUAL)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", "count", type=click.IntRange(1), help="This many seeds, counted up from --seed.  [50 from 0]")
 @click.option("--quick", is_flag=True, help="The first ten seeds only.")
 @click.option("--controls", is_flag=True, help="Add rows for noise and for blank prompts, which have to look bad.")
+@click.option("--no-alone", is_flag=True, help="Leave out what each of several erasures does by itself.")
 @sampling_options(steps=15, guidance=None, batch_size=10)
 @cache_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the figures to this file, as JSON.")
@@ -63,6 +64,7 @@ def evaluate(
     count: int | None,
     quick: bool,
     controls: bool,
+    no_alone: bool,
     steps: int,
     guidance: float | None,
     batch_size: int,
@@ -111,6 +113,7 @@ def evaluate(
             batch_size=batch_size,
             gallery=gallery,
             controls=tuple(CONTROLS) if controls else (),
+            each_alone=not no_alone,
             allow_other_base=allow_other_base,
             progress=progress,
         )
@@ -126,7 +129,21 @@ def _lines(found: Evaluation) -> Iterator[str]:
     for name, rows in found.controls.items():
         yield f"Control {name}, which has to look bad:"
         yield from _table(rows)
+    yield from _crossed(found)
     yield _made(found)
+
+
+def _crossed(found: Evaluation) -> Iterator[str]:
+    """The share of pictures that show each concept with each erasure alone and with all of them, in a table."""
+    from efface.evaluation.interaction import matrix
+
+    crossed = matrix(found)
+    if crossed is None:
+        return
+    yield "Shown with each erasure alone, and with all of them:"
+    rows = {**crossed.rows} | ({"(all others lost)": crossed.lost} if any(crossed.lost) else {})
+    cells = [(name, *(None if one is None else f"{one.value:.3f}" for one in row)) for name, row in rows.items()]
+    yield from table(("", *crossed.columns), cells)
 
 
 def _table(rows: Mapping[str, Scores]) -> list[str]:

@@ -11,11 +11,12 @@ from efface.errors import EffaceError, UnknownSuite
 from efface.evaluation import stages
 from efface.evaluation.controls import check_control
 from efface.evaluation.gallery import Gallery
+from efface.evaluation.interaction import alone, own
 from efface.evaluation.sampler import fast_sampler
 from efface.evaluation.scores import Evaluation
 from efface.evaluation.studio import Studio, subject_of
 from efface.evaluation.targets import Targets
-from efface.evaluation.work import Work, rows
+from efface.evaluation.work import Work, scored, views
 from efface.generating import check_steps
 from efface.method import Progress, silent
 from efface.model import Model
@@ -47,6 +48,7 @@ def evaluate(
     batch_size: int = 10,
     gallery: Gallery | None = None,
     controls: Sequence[str] = (),
+    each_alone: bool = True,
     allow_other_base: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
@@ -55,8 +57,8 @@ def evaluate(
     Pictures are made before and after at the same seeds by DPM-Solver++, `quick` with the first ten seeds only. Those
     in the gallery are taken from there, so that an interrupted evaluation goes on where it was. `suite` is the first
     installed one that accepts the model unless one is given, `guidance` the suite's. `controls` adds rows for "noise"
-    and "blank". Raises before a picture is made: UnknownSuite, BadConcept for a concept that the suite cannot tell,
-    AlreadyEdited, WrongBase, EffaceError.
+    and "blank"; `each_alone` what each of several erasures does by itself. Raises before a picture is made:
+    UnknownSuite, BadConcept for a concept that the suite cannot tell, AlreadyEdited, WrongBase, EffaceError.
     """
     seeds = tuple(seeds)[:QUICK] if quick else tuple(seeds)
     strengths = tuple(scales) or (1.0,) * len(erasures)
@@ -78,11 +80,26 @@ def evaluate(
         weights = weights_digest(pipe)
         studio = Studio(pipe, gallery or Gallery(), subject_of(pipe, weights), steps, strength)
         after = [stages.edited(editor, registry), *(stages.controlled(pipe, name) for name in dict.fromkeys(controls))]
-        work = [Work.before(targets), *(Work.after(stage, targets) for stage in after)]
-        found = rows(studio, judge, targets, work, progress)
+        single = [entry for entry in editor.entries if entry.scale > 0] if each_alone and len(erasures) > 1 else []
+        singly = [(entry.label, own(judge, entry.erasure, targets)) for entry in single]
+        work = [
+            Work.before(targets),
+            *(Work.after(stage, targets) for stage in after),
+            *(
+                Work.alone(stages.alone(editor, entry, registry), targets, mine)
+                for entry, (_, mine) in zip(single, singly, strict=True)
+            ),
+        ]
+        base, *seen = views(studio, judge, targets, work, progress)
+        found = [scored(targets, base, view) for view in seen[: len(after)]]
+        apart = [
+            alone(label, targets, mine, base, view)
+            for (label, mine), view in zip(singly, seen[len(after) :], strict=True)
+        ]
     return Evaluation(
-        concepts=found.pop("edited"),
-        controls=found,
+        concepts=found[0],
+        controls=dict(zip((stage.name for stage in after[1:]), found[1:], strict=True)),
+        alone=tuple(apart),
         seeds=seeds,
         quick=quick,
         sampling={

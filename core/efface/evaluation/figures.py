@@ -30,7 +30,7 @@ def scores(target: Target, before: View, after: View) -> Scores:
         anchor=None if target.anchor is None else rate(after.shown(target.own, target.anchor.text)),
         generality=rate(after.shown(target.held_out, name)),
         generality_base=rate(before.shown(target.held_out, name)),
-        specificity_drop=_drop(target, tuple(target.others), before, after),
+        specificity_drop=lost(target, before, after),
         specificity_worst=drops.get(worst or ""),
         specificity_never_kept=_drop(target, target.never_kept, before, after),
         locality_other=_other_found(target, before, after),
@@ -40,6 +40,11 @@ def scores(target: Target, before: View, after: View) -> Scores:
         quality=_quality(target, before, after),
         worst=worst,
     )
+
+
+def lost(target: Target, before: View, after: View) -> Estimate | None:
+    """What all concepts that should stay lost."""
+    return _drop(target, tuple(target.others), before, after)
 
 
 def _drop(target: Target, names: tuple[str, ...], before: View, after: View) -> Estimate | None:

@@ -60,11 +60,34 @@ FIGURES = tuple(field.name for field in fields(Scores) if field.name != "worst")
 
 
 @dataclass(frozen=True)
+class Alone:
+    """What one erasure of several does when it is on by itself.
+
+    `concepts`: the scores of the concepts that it erases; `shown`: the share of pictures of each concept that the
+    stack erases which still show it; `lost`: base minus edited rate over all other concepts.
+    """
+
+    label: str
+    concepts: dict[str, Scores]
+    shown: dict[str, Estimate]
+    lost: Estimate | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "concepts": {name: scores.to_json() for name, scores in self.concepts.items()},
+            "shown": {name: found.to_json() for name, found in self.shown.items()},
+            "lost": None if self.lost is None else self.lost.to_json(),
+        }
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The scores of every erased concept, of control rows where they were asked for, and how they were made.
 
-    `controls` maps the name of a control to scores by concept. `model` and `suite` identify both; `sampling` says how
-    pictures were made; `quick` is true for fewer pictures than the full evaluation takes.
+    `controls` maps the name of a control to scores by concept; `alone` has every erasure of a stack by itself. `model`
+    and `suite` identify both; `sampling` says how pictures were made; `quick` is true for fewer pictures than the full
+    evaluation takes.
     """
 
     concepts: dict[str, Scores]
@@ -75,6 +98,7 @@ class Evaluation:
     model: dict[str, Any]
     suite: dict[str, Any]
     erasures: list[dict[str, Any]]
+    alone: tuple[Alone, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -89,4 +113,5 @@ class Evaluation:
             "model": self.model,
             "suite": self.suite,
             "erasures": self.erasures,
+            "alone": [one.to_json() for one in self.alone],
         }

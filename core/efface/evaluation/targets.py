@@ -40,6 +40,11 @@ class Target:
         return [*self.own, *self.held_out, *others, *scenes, *self.unrelated]
 
     @property
+    def crossed(self) -> list[Draw]:
+        """What shows how erasures meant for something else change this concept and those that should stay."""
+        return [*self.own, *(draw for draws in self.others.values() for draw in draws)]
+
+    @property
     def base_only(self) -> list[Draw]:
         return [*self.anchors, *self.more_anchors]
 

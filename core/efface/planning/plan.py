@@ -77,6 +77,11 @@ class Plan:
             return None
         return sum(one.flops or 0.0 for one in self.erasures) / (self.unet_flops or 1.0)
 
+    @property
+    def met(self) -> list[str]:
+        """Where erasures meet, in a line for all points where the same ones do."""
+        return list(_met(self.meetings))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "erasures": [
@@ -95,7 +100,7 @@ class Plan:
     def lines(self) -> Iterator[str]:
         """The plan as people read it."""
         yield from (_line(position, one) for position, one in enumerate(self.erasures, 1))
-        yield from _met(self.meetings)
+        yield from self.met
         if self.erasures:
             yield self._work()
         yield from (f"{finding.level}: {finding.text}" for finding in self.findings)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from efface.concept import Request
 from efface.editor import Editor
-from efface.erasing import erase
 from efface.erasure import Erasure
 from efface.errors import UnknownMethod
 from efface.evaluation.scores import Evaluation
-from efface.method import Method, Progress, cost_hint, silent
+from efface.method import Method, Progress, silent
 from efface.model import Model
 from efface.registry import Registry
 from efface.report.budget import Budget
 from efface.report.change import changes
 from efface.report.demonstration import Demonstration, Failure, Outcome, Result, Skipped
 from efface.report.environment import environment
-from efface.report.example import unseen
 from efface.report.illustration import Illustration, Showing, drawing_of
 from efface.report.imprint import Detached, Imprint
 from efface.report.measuring import Measure
@@ -30,10 +26,10 @@ from efface.report.sampling import Sampling
 from efface.report.shipped import Shipped
 from efface.report.stopwatch import Stopwatch
 from efface.report.subject import Subject
+from efface.report.supply import Supply, Taken, size_of
 from efface.report.touched import Touched
 from efface.settings import build
 from efface.suite import Suite
-from efface.wording import roughly
 from efface_hooks import Wiring
 
 if TYPE_CHECKING:
@@ -82,11 +78,9 @@ def demonstrate(
         base=base,
         before=before,
         registry=registry,
-        suite=suite,
-        seed=seed,
+        supply=Supply(pipe, registry, suite, Shipped.of(pipe, model, registry), budget, seed, progress),
         budget=budget,
         measure=measure,
-        shipped=Shipped.of(pipe, model, registry),
         watch=watch,
         progress=progress,
     )
@@ -107,15 +101,6 @@ def demonstrate(
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """An erasure to show: fitted a moment ago, or out of a file, and why that."""
-
-    erasure: Erasure
-    file: str = ""
-    why: str = ""
-
-
-@dataclass(frozen=True)
 class _Stage:
     """What every method meets: the same model, request, prompts and seeds."""
 
@@ -126,11 +111,9 @@ class _Stage:
     base: tuple[Image, ...]
     before: Imprint
     registry: Registry
-    suite: Suite | None
-    seed: int
+    supply: Supply
     budget: Budget
     measure: Measure | None
-    shipped: Shipped
     watch: Stopwatch
     progress: Progress
 
@@ -141,7 +124,7 @@ class _Stage:
         """
         found: dict[str, Result] = {}
         spoiler = ""
-        for method in sorted(methods, key=self._cost):
+        for method in sorted(methods, key=self.supply.cost):
             if spoiler:
                 found[method] = Failure(method, "", f"not tried: {spoiler} left the model changed")
                 continue
@@ -172,7 +155,7 @@ class _Stage:
             settings=header.settings,
             report=header.report,
             sha256=taken.erasure.digest,
-            size=_size(taken.erasure),
+            size=size_of(taken.erasure),
             touched=touched,
             images=images,
             changes=changes(self.base, images),
@@ -184,19 +167,9 @@ class _Stage:
             illustrations=drawn,
         )
 
-    def _taken(self, method: str, waiting: int, watch: Stopwatch) -> _Taken | Skipped:
-        """The erasure of a fit, where there is time for one, else of a file that comes with the model."""
-        cost = self._cost(method)
+    def _taken(self, method: str, waiting: int, watch: Stopwatch) -> Taken | Skipped:
         left = self.budget.left(self.watch.elapsed, self._showing, waiting)
-        if self.budget.allows(cost, left):
-            with watch.timing("fit"):
-                return _Taken(self._fitted(method))
-        why = f"fitting takes about {roughly(cost)}, {roughly(left)} of the budget left"
-        with watch.timing("read"):
-            search = self.shipped.find(method, self.answered, self._settings(method))
-        if search.file is None:
-            return Skipped(method, f"{why}; --refit or a larger --budget ({search.why})")
-        return _Taken(search.file.erasure, search.file.name, why)
+        return self.supply.take(method, self.request, self.answered, left, watch)
 
     def _shown(self, method: str, erasure: Erasure, watch: Stopwatch) -> tuple[Touched, tuple[Image, ...]]:
         with Editor(self.pipe, registry=self.registry) as editor:
@@ -225,30 +198,11 @@ class _Stage:
             showing = Showing(self.pipe, self.registry, self.sampling, self.base, named(method, self.progress))
             return tuple(illustrate(erasure, showing))
 
-    def _fitted(self, method: str) -> Erasure:
-        return erase(
-            self.pipe,
-            self.request.concepts,
-            method=method,
-            keep=self.request.keep,
-            templates=self.request.templates,
-            settings=self._settings(method),
-            seed=self.seed,
-            progress=named(method, self.progress),
-            registry=self.registry,
-        )
-
-    def _settings(self, method: str) -> dict[str, tuple[str, ...]]:
-        return unseen(self.suite, self.registry.method(method))
-
     @property
     def _showing(self) -> float:
         """Seconds that pictures and figures of one method take, at the pace of the base pictures."""
         pictures = len(self.base) + (self.measure.pictures if self.measure else 0)
         return pictures * self.watch.seconds["base images"] / len(self.base)
-
-    def _cost(self, method: str) -> float:
-        return cost_hint(self.registry.method(method)) or 0.0
 
     def _detached(self) -> Detached:
         try:
@@ -281,14 +235,6 @@ def _about(method: type[Method]) -> str:
     """The first line of a method's own description; a dataclass without one has only its signature there."""
     text = (method.__doc__ or "").strip()
     return "" if text.startswith(f"{method.__name__}(") else text.partition("\n")[0]
-
-
-def _size(erasure: Erasure) -> int:
-    """Bytes of the erasure's file."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "erasure.safetensors"
-        erasure.save(path)
-        return path.stat().st_size
 
 
 def _in_a_line(error: Exception) -> str:

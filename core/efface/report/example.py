@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,7 +11,9 @@ from efface.errors import BadConcept
 from efface.evaluation.targets import find, says
 from efface.report.prompt import Prompt
 from efface.settings import describe
-from efface.suite import Suite, SuiteConcept
+from efface.suite import Scene, Suite, SuiteConcept
+
+FEW = 3
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,52 @@ def prompts(suite: Suite | None, request: Request) -> tuple[Prompt, ...]:
         of = "in the style of" if concept.kind == "style" else "of"
         return (Prompt(f"a picture {of} {concept.text}", "concept"),)
     return tuple(_chosen(suite, known, concept))
+
+
+def together(suite: Suite) -> tuple[Request, ...]:
+    """A request for each concept that the suite wants erased together; BadConcept where it names none."""
+    if not suite.stack:
+        raise BadConcept(f"The suite {suite.name} names no concepts to erase together")
+    return tuple(Wish(one.text, one.anchor, one.synonyms, one.kind).request(suite) for one in suite.stack)
+
+
+def shown_together(suite: Suite, requests: Sequence[Request]) -> tuple[Prompt, ...]:
+    """What to show of erasures on one pipeline: each concept, and then things that should stay.
+
+    Those are neighbours of the concepts, scenes of one of them beside something else, and unrelated prompts, none
+    with an anchor or another erased concept in it.
+    """
+    concepts = [request.concepts[0] for request in requests]
+    known = [one for one in (find(suite, concept.text) for concept in concepts) if one]
+    avoided = [word for concept in concepts for word in (*concept.phrases, concept.anchor or "") if word]
+    shown = [one.text for one in suite.concepts() if set(one.shows) & {each.text for each in known}]
+    near = [find(suite, name) for one in known for name in one.neighbours if not _names(name, [*avoided, *shown])]
+    scenes = [islice(_scenes(suite, one, avoided), 1) for one in known]
+    calm = [set(suite.unrelated(one.text)) for one in known]
+    unrelated = [prompt for prompt in suite.unrelated(known[0].text) if not _names(prompt, avoided)] if known else []
+    stays = (
+        *(Prompt(_in_template(suite, one, one.text), "neighbour") for one in near if one),
+        *(Prompt(scene.prompt, "scene") for found in scenes for scene in found),
+        *(Prompt(prompt, "control") for prompt in unrelated if all(prompt in each for each in calm)),
+    )
+    asked = (
+        Prompt(_in_template(suite, one, concept.text), "concept") for one, concept in zip(known, concepts, strict=True)
+    )
+    return (*asked, *_few(stays))
+
+
+def _few(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """At most three of each role."""
+    found: dict[str | None, dict[str, Prompt]] = {}
+    for prompt in prompts:
+        found.setdefault(prompt.role, {}).setdefault(prompt.text, prompt)
+    return [prompt for each in found.values() for prompt in islice(each.values(), FEW)]
+
+
+def _scenes(suite: Suite, known: SuiteConcept, avoided: Sequence[str]) -> Iterator[Scene]:
+    """Scenes of a concept in which nothing else is erased."""
+    others = [word for word in avoided if same(word) != same(known.text)]
+    return (scene for scene in suite.scenes(known.text) if not _names(scene.prompt, others))
 
 
 def unseen(suite: Suite | None, method: type) -> dict[str, tuple[str, ...]]:

@@ -28,6 +28,11 @@ class Figure:
     base: str | float | None = None
     lacking: str = "not measured"
 
+    @property
+    def short(self) -> str:
+        """The head for several concepts."""
+        return self.head.format(concept="it", anchor="its anchor")
+
     def title(self, concept: Concept) -> str:
         return self.head.format(concept=concept.text, anchor=concept.anchor or "the empty prompt")
 

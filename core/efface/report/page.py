@@ -10,13 +10,22 @@ from efface import wording
 from efface.report.demonstration import Demonstration, Outcome, Skipped
 from efface.report.figure import TABLE
 from efface.report.picture import data_uri, is_reduced, whole
+from efface.report.stacked import MOST_LOST, MOST_SHOWN, Stacked
 from efface.report.table import rows
 from efface.report.touched import EditGroup
+
+OF_A_STACK = ("efficacy", "anchor", "generality", "specificity_drop", "locality_other", "fidelity_mae")
 
 
 def page(demonstration: Demonstration) -> str:
     """The page: pictures, style and facts inlined, every text escaped, no script, nothing fetched."""
     return _templates().get_template("page.html").render(found=demonstration, rows=rows(demonstration), figures=TABLE)
+
+
+def stack_page(found: Stacked) -> str:
+    """The page of a demonstration of several erasures together, as self-contained as the other."""
+    shown = [figure for figure in TABLE if figure.name in OF_A_STACK]
+    return _templates().get_template("stack.html").render(found=found, figures=shown, goals=(MOST_SHOWN, MOST_LOST))
 
 
 def _templates() -> jinja2.Environment:

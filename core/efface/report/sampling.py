@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,18 @@ class Sampling:
         (image,) = self._generated(pipe, [self.prompts[0].text], self.seeds[:1], silent)
         return image
 
+    def latents(self, pipe: Any) -> str:
+        """sha256 over the final latents of every prompt with the first seed: more exact than any picture."""
+        import torch
+
+        made = self._generated(
+            pipe, [prompt.text for prompt in self.prompts], self.seeds[:1], silent, output_type="latent"
+        )
+        digest = hashlib.sha256()
+        for one in made:
+            digest.update(one.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     def by_prompt(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """One value per picture as one row per prompt."""
         width = len(self.seeds)
@@ -50,7 +63,9 @@ class Sampling:
             "guidance": self.guidance,
         }
 
-    def _generated(self, pipe: Any, prompts: Sequence[str], seeds: Sequence[int], show: Progress) -> tuple[Image, ...]:
+    def _generated(
+        self, pipe: Any, prompts: Sequence[str], seeds: Sequence[int], show: Progress, **more: Any
+    ) -> tuple[Any, ...]:
         from efface.generating import generate
 
         return tuple(
@@ -62,5 +77,6 @@ class Sampling:
                 guidance=self.guidance,
                 batch_size=self.batch_size,
                 progress=show,
+                **more,
             )
         )

@@ -121,11 +121,25 @@ def test_controls_have_tables_and_quick_says_so(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("erasure")
+def test_of_several_erasures_each_is_seen_alone(run: Run, place: Path) -> None:
+    run("erase", "tiny", "--concept", "dog", "--anchor", "cat", "--method", "dim", "-o", "dim-dog.safetensors")
+    both = (*EVALUATE, "--erasure", "dim-dog.safetensors", "--seeds", "2")
+    lines = [" ".join(line.split()) for line in run(*both).stdout.splitlines()]
+    assert lines[-5:-1] == [
+        "Shown with each erasure alone, and with all of them:",
+        "base dim-cat dim-dog stack",
+        "cat 1.000 0.000 0.000 0.000",
+        "dog 1.000 0.000 0.000 0.000",
+    ]
+    assert json.loads(run(*both, "--no-alone", "--json").stdout)["alone"] == []
+
+
+@pytest.mark.usefixtures("erasure")
 def test_json_is_the_evaluation_and_so_is_the_file(run: Run, place: Path) -> None:
     result = run(*EVALUATE, "--quick", "--guidance", "2", "--scale", "0.5", "--json", "-o", "found.json")
     data = json.loads(result.stdout)
     assert data == json.loads((place / "found.json").read_text())
-    assert list(data) == ["concepts", "controls", "seeds", "quick", "sampling", "model", "suite", "erasures"]
+    assert list(data) == ["concepts", "controls", "seeds", "quick", "sampling", "model", "suite", "erasures", "alone"]
     assert data["concepts"]["cat"]["efficacy"].keys() == {"value", "low", "high", "n"}
     assert data["concepts"]["cat"]["quality"] is None
     assert (data["quick"], data["seeds"], data["sampling"]["guidance"]) == (True, list(range(10)), 2)

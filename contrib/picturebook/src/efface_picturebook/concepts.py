@@ -55,6 +55,14 @@ TEMPLATES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+STACK = (
+    Concept("mosaic", kind="style"),
+    Concept("dot", anchor="dog", kind="person"),
+    Concept("car", anchor="house"),
+    Concept("cat", anchor="fish"),
+    Concept("skull", anchor="mushroom"),
+)
+
 PARTNERS = 6
 SCENE_TEMPLATES = ("a {} and a {}", "a {} next to a {}", "a {} beside a {}")
 

@@ -42,6 +42,10 @@ class PicturebookSuite(efface.Suite):
         return concepts.example()
 
     @property
+    def stack(self) -> Sequence[efface.Concept]:
+        return concepts.STACK
+
+    @property
     def digest(self) -> str:  # type: ignore[override]
         """SHA-256 of the detector's file; "missing" without one, which using it then reports."""
         return hashlib.sha256(self.detector.read_bytes()).hexdigest() if self.detector.is_file() else "missing"
