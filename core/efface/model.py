@@ -100,10 +100,10 @@ class Model:
         module: Any = component(self.pipe, place.component).get_submodule(place.path)
         return weight_of(getattr(module, "base_layer", module)).detach()
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str], batch_size: int = 64) -> Encoded:
-        """Prompts through tokenizer and text encoder(s), all of them in batches."""
-        return self._encode([(prompt, "{}") for prompt in prompts], batch_size)
+    def encode(self, prompts: Sequence[str], batch_size: int = 64, *, gradients: bool = False) -> Encoded:
+        """Prompts through tokenizer and text encoder(s), all of them in batches; with `gradients` back through both."""
+        with torch.set_grad_enabled(gradients):
+            return self._encode([(prompt, "{}") for prompt in prompts], batch_size)
 
     @torch.no_grad()
     def encode_phrases(self, phrases: Sequence[str], templates: Sequence[str], batch_size: int = 64) -> Encoded:

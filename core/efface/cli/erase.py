@@ -18,6 +18,7 @@ from efface.cli.options import (
     dtype_option,
     json_option,
     model_argument,
+    pairs,
     pass_console,
     quiet_option,
 )
@@ -25,7 +26,7 @@ from efface.cli.targets import check_folder, check_target
 from efface.cli.wording import becomes, counted, origin, size, slug
 from efface.concept import Concept, Kind, Request
 from efface.concept_list import read_concepts
-from efface.errors import BadConcept, BadSetting
+from efface.errors import BadConcept
 from efface_hooks.errors import listed
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def erase(
     from efface.settings import preset as preset_of
 
     request = Request(_concepts(texts, table, anchor, synonyms, kind), keep, templates or ("{}",))
-    given = _settings(settings)
+    given = pairs(settings)
     with console.working() as progress:
         registry = Registry.installed()
         cls = registry.method(method)
@@ -131,18 +132,6 @@ def _concepts(
         raise BadConcept(f"--synonym belongs to one --concept, and here are {len(texts)}; erase them one by one")
     each = tuple(Concept(text, anchor, tuple(synonyms), kind) for text in texts)
     return each + (read_concepts(table) if table is not None else ())
-
-
-def _settings(given: Sequence[str]) -> dict[str, object]:
-    settings: dict[str, object] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name.strip() and equals):
-            raise BadSetting(f"--set takes NAME=VALUE, such as --set lamb=0.1, not {text!r}")
-        if name.strip() in settings:
-            raise BadSetting(f"--set gives {name.strip()!r} twice")
-        settings[name.strip()] = value
-    return settings
 
 
 def _checkpoints(console: Console, name: str | None) -> Path | None:

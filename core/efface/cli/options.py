@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from efface.cli.console import Console
+from efface.errors import BadSetting
 from efface.method import SEEDS
 
 if TYPE_CHECKING:
@@ -166,3 +167,16 @@ def sampling_options(steps: int = 20, guidance: float | None = 7.5, batch_size: 
         return function
 
     return decorate
+
+
+def pairs(given: Sequence[str]) -> dict[str, object]:
+    """What `--set NAME=VALUE` gives, each name once."""
+    settings: dict[str, object] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name.strip() and equals):
+            raise BadSetting(f"--set takes NAME=VALUE, such as --set lamb=0.1, not {text!r}")
+        if name.strip() in settings:
+            raise BadSetting(f"--set gives {name.strip()!r} twice")
+        settings[name.strip()] = value
+    return settings
