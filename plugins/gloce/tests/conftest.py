@@ -74,3 +74,22 @@ def latents() -> Callable[..., Tensor]:
         return found
 
     return drawn
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, int]]:
+    """How many calls of the U-Net there were since one asked last, and how many guided pictures in them."""
+    rows: list[int] = []
+    predict = efface.Model.predict
+
+    def counting(self: efface.Model, latents: Tensor, *rest: Any) -> Tensor:
+        rows.append(len(latents))
+        return predict(self, latents, *rest)
+
+    def taken() -> tuple[int, int]:
+        found = len(rows), sum(rows) // 2
+        rows.clear()
+        return found
+
+    monkeypatch.setattr(efface.Model, "predict", counting)
+    return taken

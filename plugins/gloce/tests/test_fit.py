@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
 from torch import Tensor
 
 import efface
 from efface.testing import tiny_pipeline
 from efface_gloce import collector
 from efface_gloce.artifact import unpacked
-from efface_gloce.gloce import GLoCE
 from efface_gloce.moments import Running
-from efface_gloce.presets import PRESETS
 
 Fit = Callable[..., efface.Erasure]
+Calls = Callable[[], tuple[int, int]]
 
 TWO = (efface.Concept("cat", anchor="fish"), efface.Concept("red car", anchor="fish"))
 
@@ -27,30 +25,6 @@ TWO = (efface.Concept("cat", anchor="fish"), efface.Concept("red car", anchor="f
 @pytest.fixture(scope="module")
 def exact() -> Any:
     return tiny_pipeline("sd1", dtype=torch.float64)
-
-
-class Calls:
-    """Calls of the U-Net: `taken()` gives how many there were since the last time, and how many guided pictures."""
-
-    def __init__(self) -> None:
-        self.rows: list[int] = []
-
-    def taken(self) -> tuple[int, int]:
-        batched, pictures = len(self.rows), sum(self.rows) // 2
-        self.rows.clear()
-        return batched, pictures
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    counted, predict = Calls(), efface.Model.predict
-
-    def counting(self: efface.Model, latents: Tensor, *rest: Any) -> Tensor:
-        counted.rows.append(len(latents))
-        return predict(self, latents, *rest)
-
-    monkeypatch.setattr(efface.Model, "predict", counting)
-    return counted
 
 
 def tensors(erasure: efface.Erasure, part: str) -> Iterator[Tensor]:
@@ -131,9 +105,9 @@ def test_the_same_fit_twice_is_the_same_to_the_last_bit(pipe: Any, cat: efface.E
 
 def test_a_fit_in_batches_equals_one_trajectory_by_trajectory(exact: Any, quick: Fit, calls: Calls) -> None:
     together = quick(exact, settings={"batch": 5})
-    assert calls.taken() == (2 * (2 + 1), 2 * 4 * 2)
+    assert calls() == (2 * (2 + 1), 2 * 4 * 2)
     alone = quick(exact, settings={"batch": 1})
-    assert calls.taken() == (2 * 4 * 2, 2 * 4 * 2)
+    assert calls() == (2 * 4 * 2, 2 * 4 * 2)
     assert {tensor.dtype for tensor in together.tensors.values()} == {torch.float64}
     assert_same(together, alone)
 
@@ -145,14 +119,14 @@ def test_the_report_says_how_many_calls_each_set_of_prompts_takes(
     settings = {"seeds": 3, "kept_seeds": 2, "boundary": ("dog", "bird")}
     found = quick(pipe, [concept], keep=["a house"], settings=settings, folder=tmp_path).header.report["U-Net calls"]
     assert found == {"target": 12, "mapping": 6, "centre": 6, "boundary": 12, "kept": 4}
-    assert calls.taken()[1] == sum(found.values())
+    assert calls()[1] == sum(found.values())
     again = quick(pipe, [concept], keep=["a house"], settings=settings, folder=tmp_path)
     assert again.header.report["U-Net calls"] == found
-    assert calls.taken() == (0, 0)
+    assert calls() == (0, 0)
     circle = [efface.Concept("cat", anchor="fish"), efface.Concept("bird", anchor="cat")]
     found = quick(pipe, circle).header.report["U-Net calls"]
     assert (found["target"], found["mapping"], found["boundary"]) == (8, 4, 4)
-    assert calls.taken()[1] == sum(found.values())
+    assert calls()[1] == sum(found.values())
 
 
 def test_concepts_that_are_fitted_together_equal_those_fitted_alone(exact: Any, quick: Fit) -> None:
@@ -163,7 +137,7 @@ def test_concepts_that_are_fitted_together_equal_those_fitted_alone(exact: Any, 
 
 def test_what_concepts_share_is_collected_and_stored_once(exact: Any, quick: Fit, calls: Calls) -> None:
     both = quick(exact, TWO, settings={"batch": 100})
-    assert calls.taken() == (2 * 3, 2 * 5 * 2)
+    assert calls() == (2 * 3, 2 * 5 * 2)
     assert sum(both.header.report["U-Net calls"].values()) == 2 * 5 * 2
     assert {len(tensor) for part in ("centre", "map_basis", "map_mean") for tensor in tensors(both, part)} == {1}
     assert {len(tensor) for part in ("update", "gate_basis", "threshold") for tensor in tensors(both, part)} == {2}
@@ -178,9 +152,9 @@ def test_what_is_kept_sets_the_threshold_too_with_seeds_of_its_own(
 ) -> None:
     settings = {"seeds": 3, "kept_seeds": 2}
     plain = quick(exact, settings=settings, folder=tmp_path)
-    calls.taken()
+    calls()
     kept = quick(exact, settings=settings, folder=tmp_path, keep=["a bird"])
-    assert calls.taken() == (2, 2 * 2)
+    assert calls() == (2, 2 * 2)
     assert kept.header.report["words"]["cat"]["kept"] == ["a bird"]
     of_the_bird = quick(exact, settings=settings | {"boundary": (), "boundaries": 0}, keep=["a bird"])
     changed = 0
@@ -219,126 +193,3 @@ def test_the_bases_are_orthonormal_and_the_update_is_a_contraction(cat: efface.E
             torch.testing.assert_close(gram, torch.eye(gram.shape[1]).expand_as(gram), rtol=0, atol=1e-5)
     for update in tensors(cat, "update"):
         assert torch.linalg.matrix_norm(update, 2).max() <= 1 + 1e-5
-
-
-# The folder
-
-
-def test_statistics_in_a_folder_are_collected_once(
-    pipe: Any, quick: Fit, calls: Calls, tmp_path: Path, cat: efface.Erasure
-) -> None:
-    quick(pipe, folder=tmp_path)
-    assert calls.taken()[1] == 2 * 4 * 2
-    assert quick(pipe, folder=tmp_path) == cat
-    assert calls.taken() == (0, 0)
-    quick(pipe, "house", folder=tmp_path)
-    assert calls.taken()[1] == 2 * 2 * 2
-    assert sorted({path.name.split("-")[1] for path in tmp_path.iterdir()}) == ["moments", "peaks"]
-
-
-def test_other_circumstances_find_nothing_in_the_folder(pipe: Any, quick: Fit, calls: Calls, tmp_path: Path) -> None:
-    quick(pipe, folder=tmp_path)
-    for options in ({"seed": 1}, {"settings": {"guidance": 3.0}}, {"settings": {"width": 32}}, {"pipe": 1}):
-        calls.taken()
-        changed = tiny_pipeline("sd1", seed=options.pop("pipe", 0))
-        quick(changed, folder=tmp_path, **options)
-        assert calls.taken()[1] == 2 * 4 * 2
-    quick(pipe, folder=tmp_path, settings={"tau": 1.0})
-    assert calls.taken() == (0, 0)
-
-
-def test_a_fit_that_was_interrupted_goes_on_to_the_same_result(
-    pipe: Any, quick: Fit, calls: Calls, tmp_path: Path, cat: efface.Erasure
-) -> None:
-    def stop(done: int, total: int, what: str) -> None:
-        if what.startswith("thresholds"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        quick(pipe, folder=tmp_path, progress=stop)
-    calls.taken()
-    assert quick(pipe, folder=tmp_path) == cat
-    assert calls.taken()[1] == 2 * 2
-
-
-def test_a_damaged_file_is_collected_again(
-    pipe: Any, quick: Fit, calls: Calls, tmp_path: Path, cat: efface.Erasure
-) -> None:
-    quick(pipe, folder=tmp_path)
-    for path in tmp_path.iterdir():
-        path.write_bytes(path.read_bytes()[:100])
-    calls.taken()
-    assert quick(pipe, folder=tmp_path) == cat
-    assert calls.taken()[1] == 2 * 4 * 2
-
-
-# How trajectories run
-
-
-@pytest.mark.parametrize("family", ["sd2", "sdxl"])
-def test_oblong_pictures_of_any_size_can_be_fitted(family: Any, quick: Fit) -> None:
-    erasure = quick(tiny_pipeline(family), settings={"height": 20, "width": 36})
-    assert all(tensor.isfinite().all() for tensor in erasure.tensors.values())
-
-
-@pytest.mark.parametrize("scheduler", [DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler])
-def test_other_schedulers_can_be_fitted_and_give_the_same_twice(scheduler: Any, quick: Fit) -> None:
-    pipe = tiny_pipeline("sd1")
-    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-    assert quick(pipe) == quick(pipe)
-
-
-def test_without_guidance_only_the_prompts_run(pipe: Any, quick: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows: list[int] = []
-    predict = efface.Model.predict
-    monkeypatch.setattr(
-        efface.Model, "predict", lambda self, latents, *rest: rows.append(len(latents)) or predict(self, latents, *rest)
-    )
-    quick(pipe, settings={"guidance": 1.0})
-    quick(pipe)
-    assert rows == [6, 6, 2, 2, 12, 12, 4, 4]
-
-
-def test_a_window_without_a_step_is_refused_before_anything_runs(pipe: Any) -> None:
-    with pytest.raises(
-        efface.BadSetting, match=r"No step of DDIMScheduler with 2 steps is .* 775 and 591; they are: 501, 1"
-    ):
-        efface.erase(pipe, "cat", anchor="fish", method="gloce", settings={"steps": 2})
-
-
-def test_progress_says_what_is_collected(pipe: Any, quick: Fit) -> None:
-    said: list[tuple[int, int, str]] = []
-    quick(pipe, progress=lambda *now: said.append(now))
-    assert said == [
-        (1, 2, "features for 'a picture of a cat'"),
-        (2, 2, "features for 'a picture of a cat'"),
-        (1, 2, "thresholds from the boundary"),
-        (2, 2, "thresholds from the boundary"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("preset", "calls", "heard"),
-    [
-        ("persons", 21, 10),
-        ("persons-late", 21, 10),
-        ("artists", 50, 49),
-        ("explicit", 21, 10),
-        ("explicit-late", 21, 15),
-    ],
-)
-def test_presets_make_as_many_calls_as_the_published_scripts(preset: str, calls: int, heard: int, pipe: Any) -> None:
-    sampling = GLoCE(**PRESETS[preset]).sampling  # type: ignore[arg-type]
-    assert (sampling.calls(pipe), sampling.heard(pipe)) == (calls, heard)
-
-
-def test_a_celebrity_costs_63_calls_beside_what_is_shared(pipe: Any, calls: Calls, tmp_path: Path) -> None:
-    """The published schedule makes 567 for each: 21 calls x 3 seeds x (3 + 1 + 1 + 1 + 3) prompts."""
-    settings = {"boundary": "dog", "mapping": "fish", "mappings": 0}
-    counted = []
-    for name in ("cat", "bird"):
-        person = efface.Concept(name, anchor="", kind="person")
-        found = efface.erase(pipe, [person], method="gloce", preset="persons", settings=settings, folder=tmp_path)
-        assert found.header.report["U-Net calls"]["target"] == 63
-        counted.append(calls.taken()[1])
-    assert counted == [63 + 63 + 63 + 63, 63 + 63]

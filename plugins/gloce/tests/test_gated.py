@@ -45,9 +45,10 @@ def layer(count: int = 1, *, threshold: float = -1.0, r1: int = 2, r3: int = 1, 
     )
 
 
-def at(timestep: float | list[float], rows: int = 2) -> Any:
+def at(timestep: float | list[float], rows: int = 2, conditional: Tensor | None = None) -> Any:
     """A call as far as a gated layer looks at it."""
-    return SimpleNamespace(timestep=torch.tensor(timestep if isinstance(timestep, list) else [timestep] * rows))
+    timesteps = torch.tensor(timestep if isinstance(timestep, list) else [timestep] * rows)
+    return SimpleNamespace(timestep=timesteps, conditional=conditional)
 
 
 def literal(found: Layer, x: Tensor, eta: float) -> Tensor:
@@ -115,7 +116,7 @@ def test_the_gate_is_half_open_at_the_threshold_and_nearly_shut_or_open_beside_i
     cosine = 0.8
     for shift, wanted in ((0.0, 0.5), (-0.001 * TAU, 0.99), (0.001 * TAU, 0.01)):
         found = layer(threshold=cosine**2 + shift)
-        opened = edit(found).gate(near(found, cosine), torch.tensor([0])).open
+        opened = edit(found).gate(near(found, cosine), at(0, rows=1)).open
         assert float(opened) == pytest.approx(wanted, abs=1e-9)
 
 
@@ -138,7 +139,7 @@ def test_a_token_at_the_centre_is_left_alone() -> None:
 def test_of_two_concepts_the_nearer_one_acts_alone() -> None:
     found = layer(2, threshold=0.2)
     x = near(found, 0.99)
-    gate = edit(found).gate(x, torch.tensor([0]))
+    gate = edit(found).gate(x, at(0, rows=1))
     assert gate.winner.item() == 0
     alone = edit(found.at([0]))(x, at(0, rows=1))
     torch.testing.assert_close(edit(found)(x, at(0, rows=1)), alone, rtol=0, atol=1e-12)
@@ -165,8 +166,8 @@ def test_of_gates_that_are_open_to_the_last_bit_the_higher_wins_or_the_first() -
     found = layer(2, threshold=-1.0)
     found = Layer(**vars(found) | {"threshold": torch.tensor([-1.0, -2.0]).double()})
     x = random(1, 6, D, seed=7)
-    assert (edit(found).gate(x, torch.tensor([0])).winner == 1).all()
-    assert (edit(found, tie_break="first").gate(x, torch.tensor([0])).winner == 0).all()
+    assert (edit(found).gate(x, at(0, rows=1)).winner == 1).all()
+    assert (edit(found, tie_break="first").gate(x, at(0, rows=1)).winner == 0).all()
 
 
 def test_each_row_and_each_concept_has_its_own_window_of_timesteps() -> None:
@@ -177,19 +178,31 @@ def test_each_row_and_each_concept_has_its_own_window_of_timesteps() -> None:
     assert torch.equal(result[0], x[0])
     assert torch.equal(result[3], x[3])
     torch.testing.assert_close(result[1], edit(found.at([0]))(x[1:2], at(0, rows=1))[0], rtol=0, atol=1e-12)
-    winners = both.gate(x, torch.tensor([901, 900, 550, 99])).winner
+    winners = both.gate(x, at([901, 900, 550, 99])).winner
     assert (winners[1] == 0).all()
     assert set(winners[2].tolist()) == {0, 1}
     assert both(x, at(1000, rows=4)) is x
+
+
+def test_rows_without_a_prompt_are_for_concepts_that_act_everywhere() -> None:
+    found, x, halves = layer(2), random(4, 6, D, seed=7), torch.tensor([False, False, True, True])
+    anywhere, prompted = Terms(1.0, 1000, 0), Terms(1.0, 1000, 0, everywhere=False)
+    both = GatedLayer("point", found, [anywhere, prompted])
+    result = both(x, at(0, rows=4, conditional=halves))
+    assert torch.equal(result[2:], edit(found)(x, at(0, rows=4))[2:])
+    torch.testing.assert_close(result[:2], edit(found.at([0]))(x, at(0, rows=4))[:2], rtol=0, atol=1e-12)
+    alone = edit(found, terms=prompted)
+    assert torch.equal(alone(x, at(0, rows=4, conditional=halves))[:2], x[:2])
+    assert torch.equal(alone(x, at(0, rows=4)), edit(found)(x, at(0, rows=4)))
 
 
 def test_a_scale_mixes_the_change_in() -> None:
     found, x = layer(), random(2, 6, D, seed=7)
     whole = edit(found)(x, at(0))
     for scale in (0.5, 1.5):
-        part = edit(found, terms=Terms(1.0, 1000, 0, scale))(x, at(0))
+        part = edit(found, terms=Terms(1.0, 1000, 0, scale=scale))(x, at(0))
         torch.testing.assert_close(part, x + scale * (whole - x), rtol=0, atol=1e-12)
-    assert edit(found, terms=Terms(1.0, 1000, 0, 0.0))(x, at(0)) is x
+    assert edit(found, terms=Terms(1.0, 1000, 0, scale=0.0))(x, at(0)) is x
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -198,7 +211,7 @@ def test_the_gate_of_a_half_precision_model_is_that_of_float32(dtype: torch.dtyp
     x = random(2, 64, D, seed=7).to(dtype)
     heard: list[Tensor] = []
     result = edit(found, listener=lambda _, gate, call: heard.append(gate.open))(x, at(0))
-    assert torch.equal(heard[0], edit(found).gate(x.float(), torch.zeros(2)).open)
+    assert torch.equal(heard[0], edit(found).gate(x.float(), at(0)).open)
     assert result.dtype == dtype
     closed = heard[0] == 0
     assert 0 < int(closed.sum()) < closed.numel()
@@ -216,7 +229,7 @@ def test_autocast_does_not_reach_the_gate() -> None:
 
 def test_where_looking_would_wait_every_token_is_computed_to_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     found, x = layer(3, threshold=0.3), random(2, 40, D, seed=7)
-    wanted, opened = edit(found)(x, at(0)), edit(found).gate(x, torch.zeros(2)).open > 0
+    wanted, opened = edit(found)(x, at(0)), edit(found).gate(x, at(0)).open > 0
     monkeypatch.setattr(gated, "_is_free_to_look", lambda x: False)
     monkeypatch.setattr(gated, "CHUNK", 7)
     result = edit(found)(x, at(0))

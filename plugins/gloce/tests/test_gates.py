@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -18,7 +19,7 @@ import efface
 from efface.cli.group import efface as program
 from efface_gloce.gated import Gate
 from efface_gloce.maps import GateMap, GateRecorder, block_of
-from efface_gloce.sheet import HEAT, caption, heated
+from efface_gloce.sheet import HEAT, STRONGEST, Row, Sheet, caption, heated
 
 Change = Callable[[efface.Erasure, float], efface.Erasure]
 
@@ -51,12 +52,13 @@ def test_a_map_is_the_mean_over_layers_and_active_steps_of_the_prompts_rows() ->
 
 def test_every_picture_and_every_block_has_its_own_map() -> None:
     recorder = GateRecorder(2)
-    heard(recorder, "mid_block", gate([[0, 0], [0, 0], [0, 0.2], [1, 1]], winner=1))
+    heard(recorder, "mid_block", gate([[0.2, 0.4], [0.8, 0], [0, 0.2], [1, 1]], winner=1))
     heard(recorder, "up_blocks.3", gate([[0] * 8] * 4))
     first, second = recorder.maps()
     assert [one.block for one in first] == ["mid", "up 3"]
     assert first[0].highest == pytest.approx(-0.3)
     assert first[0].winners == {}
+    assert (first[0].unprompted, second[0].unprompted) == pytest.approx((0.3, 0.4))
     assert second[0].winners == {"dog": 1.0}
     assert second[1].open.shape == (2, 4)
 
@@ -71,16 +73,19 @@ def test_a_picture_is_coloured_where_gates_were_open() -> None:
     found = heated(
         Image.new("RGB", (4, 2), "#336699"), GateMap("mid", torch.tensor([[1.0, 0.0]]), 0.1, 0.5, ("cat",), {})
     )
-    assert found.getpixel((0, 0)) == HEAT
-    grey = found.getpixel((3, 1))
+    coloured, grey = found.getpixel((0, 0)), found.getpixel((3, 1))
+    assert isinstance(coloured, tuple)
     assert isinstance(grey, tuple)
     assert len(set(grey)) == 1
+    mixed = [grey[i] + STRONGEST * (HEAT[i] - grey[i]) for i in range(3)]
+    assert list(coloured) == pytest.approx(mixed, abs=1.5)
 
 
 @pytest.mark.parametrize(
     ("share", "highest", "threshold", "concepts", "said"),
     [
         (0.25, 0.1, 0.5, ("cat",), ["open 25.0%", "p - c up to +0.100"]),
+        (0.0004, -0.005, 0.5, ("cat",), ["open < 0.1%", "p - c up to -0.005"]),
         (0.0, -0.2, 0.5, ("cat",), ["closed", "p - c up to -0.200"]),
         (0.0, -0.2, 1.04, ("cat",), ["cannot open", "threshold 1.04"]),
         (0.25, 0.1, 0.5, ("cat", "dog"), ["open 25.0%", "p - c up to +0.100", "cat 75%, dog 25%"]),
@@ -92,6 +97,24 @@ def test_below_a_map_stands_how_far_gates_were_open_or_why_not(
     winners = {"cat": 0.75, "dog": 0.25}
     gates = GateMap("mid", torch.full((2, 2), share), highest, threshold, concepts, winners)
     assert caption(gates).splitlines() == said
+
+
+def test_it_stands_there_too_where_gates_opened_without_the_prompt() -> None:
+    gates = GateMap("mid", torch.zeros(2, 2), -0.2, 0.5, ("cat",), {}, unprompted=0.02)
+    assert caption(gates).splitlines() == ["closed", "p - c up to -0.200", "without prompt: open 2.0%"]
+
+
+def test_a_row_says_when_no_gate_opened() -> None:
+    picture = Image.new("RGB", (64, 64), "#336699")
+
+    def row(share: float, unprompted: float) -> Row:
+        gates = GateMap("mid", torch.full((2, 2), share), -0.2, 0.5, ("cat",), {}, unprompted)
+        return Row("a cat", 0, picture, picture, (replace(gates, open=torch.zeros(2, 2), unprompted=0.0), gates))
+
+    rows = [row(0.0, 0.0), row(1e-6, 0.0), row(0.0, 1e-6)]
+    assert [one.is_untouched for one in rows] == [True, False, False]
+    texts = [Sheet("gates", (one,)).drawn().crop((300, 200, 450, 300)).tobytes() for one in rows]
+    assert texts[0] != texts[1]
 
 
 @pytest.fixture
@@ -108,6 +131,12 @@ def run(files: Path, *arguments: str) -> Any:
     return CliRunner().invoke(program, [*common, *arguments], prog_name="efface")
 
 
+def heat(path: Path) -> float:
+    """The share of a sheet's pixels that have the colour of open gates."""
+    red, _, blue = np.moveaxis(np.asarray(Image.open(path).convert("RGB")), -1, 0)
+    return float(((red > 225) & (blue < 60)).mean())
+
+
 def test_the_command_writes_a_picture_and_says_how_far_gates_were_open(files: Path) -> None:
     result = run(files, "--erasure", str(files / "open.safetensors"), "--seeds", "3", "--batch-size", "2", "--json")
     assert result.exit_code == 0, result.output
@@ -118,12 +147,12 @@ def test_the_command_writes_a_picture_and_says_how_far_gates_were_open(files: Pa
     assert blocks["down 0"]["grid"] == [8, 8]
     assert blocks["mid"]["grid"] == [1, 1]
     assert {one["open"] for one in blocks.values()} == {1.0}
-    sheet = Image.open(found["file"]).convert("RGB")
-    assert HEAT in {colour for _, colour in sheet.getcolors(2**24) or ()}
+    assert heat(Path(found["file"])) > 0.25
     assert run(files, "--erasure", str(files / "open.safetensors")).exit_code == 2
     closed = run(files, "--erasure", str(files / "closed.safetensors"), "--force", "--json")
     assert {one["open"] for one in json.loads(closed.stdout)["pictures"][0]["blocks"]} == {0.0}
     assert all(one["highest p - c"] < 0 for one in json.loads(closed.stdout)["pictures"][0]["blocks"])
+    assert heat(files / "gates.png") < 0.01
 
 
 def test_erasures_by_other_methods_have_no_gates(files: Path) -> None:

@@ -59,10 +59,10 @@ def test_what_was_exported_acts_the_same_when_it_is_imported(
     assert efface.Erasure.load(tmp_path / "both.safetensors") == both
 
 
-def test_eta_and_window_come_from_the_method(pipe: Any, cat: efface.Erasure, tmp_path: Path) -> None:
+def test_eta_window_and_rows_come_from_the_method(pipe: Any, cat: efface.Erasure, tmp_path: Path) -> None:
     (path,) = exported(cat, tmp_path)
-    found = imported(pipe, {"cat": path}, GLoCE(eta=5.0, active_from=901))
-    assert found.header.facts["terms"] == [{"eta": 5.0, "first": 901, "last": 0}]
+    found = imported(pipe, {"cat": path}, GLoCE(eta=5.0, active_from=901, rows="all"))
+    assert found.header.facts["terms"] == [{"eta": 5.0, "first": 901, "last": 0, "everywhere": True}]
 
 
 def test_every_concept_of_an_erasure_gets_a_file(pipe: Any, quick: Any, tmp_path: Path) -> None:

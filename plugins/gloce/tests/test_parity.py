@@ -68,7 +68,7 @@ def test_a_layer_of_gates_equals_the_published_one(name: str) -> None:
     found = layer(tensors)
     gated = GatedLayer("point", found, [Terms(params["eta"], 1000, 0)] * found.concepts, "first")
     call: Any = SimpleNamespace(timestep=torch.full((len(tensors["x"]),), 500))
-    gate = gated.gate(tensors["x"], call.timestep)
+    gate = gated.gate(tensors["x"], call)
     opened = gate.open > 0
     torch.testing.assert_close(gate.open, tensors["gate"], rtol=0, atol=1e-10)
     assert torch.equal(gate.winner[opened], tensors["winner"][opened])

@@ -113,6 +113,23 @@ def test_nothing_that_is_erased_is_next_to_it(model: efface.Model) -> None:
     assert by_hand.dropped == ("cat",)
 
 
+def test_what_is_kept_may_contain_the_letters_of_a_name_and_not_the_name(model: efface.Model) -> None:
+    car = efface.Concept("car", anchor="fish")
+    keep = ["a carpet", "a cartoon of a dog", "two cars", "the Car's door", "a car."]
+    (found,) = words(model, car, keep=keep, boundary=("scar", "cars"))
+    assert found.kept == ("a carpet", "a cartoon of a dog")
+    assert found.boundary == ("a picture of a scar",)
+    assert found.dropped == ("two cars", "the Car's door", "a car.", "cars")
+
+
+def test_a_concept_does_not_become_what_is_erased(model: efface.Model) -> None:
+    cat = efface.Concept("cat", anchor="")
+    (found,) = words(model, cat, mapping=("a cat", "house"), boundary=("dog",))
+    assert (found.mapping, found.dropped) == (("a picture of a house",), ("a cat",))
+    with pytest.raises(efface.BadConcept, match="Concept 'cat': it cannot become 'a cat', which is erased"):
+        words(model, cat, mapping=("a cat",), boundary=("dog",))
+
+
 def test_with_no_words_left_it_says_what_to_give(model: efface.Model) -> None:
     with pytest.raises(efface.BadConcept, match="Concept 'cat': no words are left that are next to it and stay"):
         words(model, CAT, pool=("cat", "wildcat"))

@@ -12,6 +12,7 @@ import efface
 from efface_gloce.gated import Terms
 from efface_gloce.layer import PARTS, Layer
 
+FITTED = ("eta", "first", "last", "everywhere")
 SHARED: Mapping[str, tuple[str, ...]] = {"centre": ("centre",), "mapping": ("map_basis", "map_mean")}
 
 
@@ -26,7 +27,8 @@ def packed(layers: Mapping[str, Layer], terms: Sequence[Terms]) -> tuple[dict[st
             kept = [rows[what] for what, parts in SHARED.items() if part in parts]
             tensor = getattr(layer, part)
             tensors[f"{point}.{part}"] = tensor[_firsts(kept[0])] if kept else tensor
-    return tensors, {"rows": rows, "terms": [{"eta": t.eta, "first": t.first, "last": t.last} for t in terms]}
+    own = [{name: getattr(one, name) for name in FITTED} for one in terms]
+    return tensors, {"rows": rows, "terms": own}
 
 
 def unpacked(fit: efface.Fit) -> dict[str, Layer]:

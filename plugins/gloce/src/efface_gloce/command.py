@@ -70,10 +70,11 @@ def gates(
     Each map is the mean over the block's layers and the steps at which the erasures act. Below it: how far the gates
     were open on average, and the largest p - c that any token had; a gate opens where that is above 0.
     """
+    from efface.report.progress import named
     from efface.report.prompt import Prompt
     from efface.report.sampling import Sampling
     from efface.writing import write
-    from efface_gloce.rows import rows
+    from efface_gloce.rows import batches, rows
     from efface_gloce.sheet import Sheet
 
     strong = strengths(scales, len(files))
@@ -89,7 +90,8 @@ def gates(
         def attached(registry: efface.Registry) -> AbstractContextManager[object]:
             return erasures_on(pipe, files, erasures, strong, registry=registry, allow_other_base=allow_other_base)
 
-        drawn = rows(pipe, sampling, attached, progress)
+        base = [one for batch in batches(sampling) for one in batch.pictures(pipe, named("before", progress))]
+        drawn = rows(pipe, sampling, base, attached, progress)
         concepts = ", ".join(concept.text for erasure in erasures for concept in erasure.concepts)
         write(output, Sheet(f"{model}: gates of {concepts}", drawn).png(), make_folder=True)
     console.written.append(output)

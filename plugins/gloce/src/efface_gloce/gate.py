@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from efface_gloce.placed import Placed
+
 
 class Gates:
     """p_n(x) = |V_n^T (x - m_n)|^2 / |x - m_n|^2, the squared cosine between a feature and a concept.
@@ -18,19 +20,20 @@ class Gates:
         origin = distinct.mean(0)
         shifts = distinct - origin
         self.count, _, self.rank = basis.shape
-        self._tensors = {
-            "origin": origin,
-            "columns": basis.permute(1, 0, 2).flatten(1),
-            "offset": torch.einsum("nd,ndr->nr", shifts[which], basis.double()).flatten(),
-            "shifts": 2 * shifts.T,
-            "squares": shifts.square().sum(1),
-        }
+        self._tensors = Placed(
+            {
+                "origin": origin,
+                "columns": basis.permute(1, 0, 2).flatten(1),
+                "offset": torch.einsum("nd,ndr->nr", shifts[which], basis.double()).flatten(),
+                "shifts": 2 * shifts.T,
+                "squares": shifts.square().sum(1),
+            }
+        )
         self._which = which if len(distinct) > 1 else None
-        self._placed: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """p (..., N) for features (..., D) in float32 or wider."""
-        own = self._at(x)
+        own = self._tensors.beside(x)
         y = x - own["origin"]
         distance = torch.linalg.vector_norm(y, dim=-1, keepdim=True).square()
         inside = y @ own["columns"]
@@ -41,9 +44,3 @@ class Gates:
             inside = torch.linalg.vector_norm(inside.view(*x.shape[:-1], self.count, self.rank), dim=-1)
         nearness: Tensor = inside.square() / distance.clamp_min(torch.finfo(x.dtype).tiny)
         return nearness
-
-    def _at(self, x: Tensor) -> dict[str, Tensor]:
-        key = (x.device, x.dtype)
-        if key not in self._placed:
-            self._placed[key] = {name: tensor.to(*key) for name, tensor in self._tensors.items()}
-        return self._placed[key]

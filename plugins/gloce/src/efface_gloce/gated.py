@@ -13,6 +13,7 @@ from torch import Tensor
 import efface
 from efface_gloce.gate import Gates
 from efface_gloce.layer import Layer
+from efface_gloce.placed import Placed
 
 TieBreak = Literal["logit", "first"]
 
@@ -23,12 +24,14 @@ CHUNK = 4096
 class Terms:
     """How one concept is applied: `eta` multiplies what it maps to, and it acts from timestep `first` down to `last`.
 
-    `scale` mixes the change in: 1 as fitted, 0 not at all. `concept` is its name, for people.
+    `everywhere` says whether it also acts in rows that carry no prompt, which guidance adds. `scale` mixes the change
+    in: 1 as fitted, 0 not at all. `concept` is its name, for people.
     """
 
     eta: float
     first: float
     last: float
+    everywhere: bool = True
     scale: float = 1.0
     concept: str = ""
 
@@ -64,36 +67,22 @@ class GatedLayer:
         tie_break: TieBreak = "logit",
         listener: Listener | None = None,
     ) -> None:
-        eta = torch.tensor([one.eta for one in terms], dtype=torch.float64)
         self.name = name
         self.concepts = tuple(one.concept for one in terms)
         self.tie_break = tie_break
         self.listener = listener
+        self.everywhere = all(one.everywhere for one in terms)
         self.lowest_threshold = float(layer.threshold.min())
         self.gates = Gates(layer.gate_basis, layer.centre)
-        self._tensors = {
-            "threshold": layer.threshold,
-            "slope": layer.slope,
-            "scale": torch.tensor([one.scale for one in terms], dtype=torch.float64),
-            "first": torch.tensor([one.first for one in terms], dtype=torch.float64),
-            "last": torch.tensor([one.last for one in terms], dtype=torch.float64),
-            "update": layer.update.transpose(1, 2).contiguous(),
-            "offset": torch.einsum("nd,ndr->nr", layer.target_mean.double(), layer.update.double()),
-            "basis": (eta[:, None, None] * layer.map_basis.double())
-            .transpose(1, 2)
-            .to(layer.map_basis.dtype)
-            .contiguous(),
-            "mean": (eta[:, None] * layer.map_mean.double()).to(layer.map_mean.dtype),
-        }
-        self._placed: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
+        self._tensors = _prepared(layer, terms)
 
     def __call__(self, x: Tensor, call: efface.Call) -> Tensor:
         with _full_precision(x):
             return self._edited(x, call)
 
-    def gate(self, x: Tensor, timestep: Tensor) -> Gate:
-        """The gate of each token of x (B, T, D), float32 or wider, at the timesteps (B,) of the rows."""
-        own, active = self._at(x), self.active(x, timestep)
+    def gate(self, x: Tensor, call: efface.Call) -> Gate:
+        """The gate of each token of x (B, T, D), float32 or wider."""
+        own, active = self._tensors.beside(x), self.active(x, call)
         margins = self.gates(x) - own["threshold"]
         logits = margins * own["slope"] + torch.log(active.to(x.dtype))[:, None]
         winner = (logits if self.tie_break == "logit" else logits.sigmoid()).argmax(-1)
@@ -102,25 +91,27 @@ class GatedLayer:
         opened = torch.where(opened < torch.finfo(x.dtype).eps, 0, opened)
         return Gate(opened, winner, margins.gather(-1, chosen).squeeze(-1), active.any(-1))
 
-    def active(self, x: Tensor, timestep: Tensor) -> Tensor:
-        """Which concepts act in which rows, (B, N) bool."""
-        own, now = self._at(x), timestep.to(x.device)[:, None]
-        return (now <= own["first"]) & (now >= own["last"])
+    def active(self, x: Tensor, call: efface.Call) -> Tensor:
+        """Which concepts act in which rows, (B, N) bool: in all rows where it is not known which carry a prompt."""
+        own, now = self._tensors.beside(x), call.timestep.to(x.device)[:, None]
+        inside = (now <= own["first"]) & (now >= own["last"])
+        prompted = None if self.everywhere else call.conditional
+        return inside if prompted is None else inside & (prompted.to(x.device)[:, None] | (own["everywhere"] > 0))
 
     def mapped(self, x: Tensor, concept: Tensor) -> Tensor:
         """f(x) for tokens (n, D) and the concept of each, (n,)."""
-        own = self._at(x)
+        own = self._tensors.beside(x)
         coordinates = (own["update"][concept] @ x.unsqueeze(-1)).squeeze(-1) - own["offset"][concept]
         return own["mean"][concept] + (coordinates.unsqueeze(1) @ own["basis"][concept]).squeeze(1)
 
     def _edited(self, x: Tensor, call: efface.Call) -> Tensor:
         tokens = x.to(torch.promote_types(x.dtype, torch.float32))
-        if _is_free_to_look(x) and self.listener is None and not self.active(tokens, call.timestep).any():
+        if _is_free_to_look(x) and self.listener is None and not self.active(tokens, call).any():
             return x
-        gate = self.gate(tokens, call.timestep)
+        gate = self.gate(tokens, call)
         if self.listener is not None:
             self.listener(self, gate, call)
-        weight = (gate.open * self._at(tokens)["scale"][gate.winner]).flatten()
+        weight = (gate.open * self._tensors.beside(tokens)["scale"][gate.winner]).flatten()
         rows = weight.nonzero().squeeze(-1) if _is_free_to_look(x) else torch.arange(len(weight), device=x.device)
         if not len(rows):
             return x
@@ -131,11 +122,28 @@ class GatedLayer:
             result[some] = torch.where(share == 0, result[some], changed)
         return result.view_as(x)
 
-    def _at(self, x: Tensor) -> dict[str, Tensor]:
-        key = (x.device, x.dtype)
-        if key not in self._placed:
-            self._placed[key] = {name: tensor.to(*key) for name, tensor in self._tensors.items()}
-        return self._placed[key]
+
+def _prepared(layer: Layer, terms: Sequence[Terms]) -> Placed:
+    """A layer's tensors as the edit uses them, with eta and the target's mean multiplied in beforehand."""
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(one, name) for one in terms], dtype=torch.float64)
+
+    eta, basis, mean = column("eta"), layer.map_basis.mT, layer.map_mean
+    return Placed(
+        {
+            "threshold": layer.threshold,
+            "slope": layer.slope,
+            "scale": column("scale"),
+            "first": column("first"),
+            "last": column("last"),
+            "everywhere": column("everywhere"),
+            "update": layer.update.mT.contiguous(),
+            "offset": torch.einsum("nd,ndr->nr", layer.target_mean.double(), layer.update.double()),
+            "basis": (eta[:, None, None] * basis.double()).to(basis.dtype).contiguous(),
+            "mean": (eta[:, None] * mean.double()).to(mean.dtype),
+        }
+    )
 
 
 def _is_free_to_look(x: Tensor) -> bool:

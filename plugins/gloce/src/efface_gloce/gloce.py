@@ -66,6 +66,9 @@ class GLoCE:
     boundaries: int = efface.setting(3, min=0, help="how many boundary words are chosen: the most similar")
     mappings: int = efface.setting(0, min=0, help="how many mapping words are chosen: the least similar")
     erased: tuple[str, ...] = efface.setting((), help="names that other erasures are for: never boundary or mapping")
+    rows: Literal["prompt", "all"] = efface.setting(
+        "prompt", help="where guided calls are changed: in the rows with the prompt, or in all"
+    )
     tie_break: Literal["logit", "first"] = efface.setting(
         "logit", help="which of two saturated gates wins: the higher, or the first"
     )
@@ -79,13 +82,13 @@ class GLoCE:
             raise ValueError(f"template {self.template!r} must hold {{}} exactly once, where the words go")
 
     def fit(self, model: efface.Model, request: efface.Request, run: efface.Run) -> efface.Fit:
-        self.sampling.schedule(model.pipe)
+        self.sampling.check(model.pipe)
         words = words_of(model, request, self._choice)
         collector = self._collector(model, run)
         fitting = Fitting(collector, Ranks(self.map_rank, self.target_rank, self.gate_rank), self.tau, self.kept_seeds)
         halves = fitting.halves(words)
         layers = fitting.layers(words, halves)
-        tensors, facts = packed(layers, [Terms(self.eta, self.active_from, self.active_until)] * len(words))
+        tensors, facts = packed(layers, [self.terms] * len(words))
         texts = [concept.text for concept in request.concepts]
         return efface.Fit(tensors, facts, _report(texts, words, layers, halves, self._calls(model, words)))
 
@@ -102,6 +105,11 @@ class GLoCE:
         from efface_gloce.illustrating import illustrated
 
         return illustrated(erasure, showing)
+
+    @property
+    def terms(self) -> Terms:
+        """How a concept is applied that is fitted with these settings."""
+        return Terms(self.eta, self.active_from, self.active_until, everywhere=self.rows == "all")
 
     @property
     def sampling(self) -> Sampling:

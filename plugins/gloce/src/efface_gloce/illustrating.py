@@ -19,7 +19,8 @@ ABOUT = (
 def illustrated(erasure: efface.Erasure, showing: Showing) -> list[Illustration]:
     """One sheet with a row for every prompt, at the first seed."""
     sampling = replace(showing.sampling, seeds=showing.sampling.seeds[:1])
-    drawn = rows(showing.pipe, sampling, partial(_attached, showing.pipe, erasure), showing.progress)
+    base = showing.base[:: len(showing.sampling.seeds)]
+    drawn = rows(showing.pipe, sampling, base, partial(_attached, showing.pipe, erasure), showing.progress)
     names = ", ".join(concept.text for concept in erasure.concepts)
     return [Illustration(ABOUT.format(names), Sheet(f"gates of {names}", drawn).drawn())]
 

@@ -26,7 +26,8 @@ class GateMap:
 
     `highest` is the largest p - c that any token had there: below 0 nothing opened. `lowest_threshold` is the lowest c
     of the layers and concepts: from 1 on no gate can open, since p is at most 1. `winners` says for each of the
-    `concepts` that acted in which share of the open tokens it did.
+    `concepts` that acted in which share of the open tokens it did. `unprompted` is the mean of the picture's rows that
+    carry no prompt, which guidance adds: gates open there too, and change the picture.
     """
 
     block: str
@@ -35,6 +36,7 @@ class GateMap:
     lowest_threshold: float
     concepts: tuple[str, ...]
     winners: dict[str, float]
+    unprompted: float = 0.0
 
     @property
     def share(self) -> float:
@@ -47,6 +49,7 @@ class GateMap:
             "block": self.block,
             "grid": size,
             "open": self.share,
+            "open without the prompt": self.unprompted,
             "highest p - c": self.highest,
             "lowest threshold": self.lowest_threshold,
             "winners": self.winners,
@@ -55,9 +58,13 @@ class GateMap:
 
 @dataclass
 class Sums:
-    """What was heard of one block, for n pictures: open tokens (n, T), highest margins (n,), winners, and how often."""
+    """What was heard of one block, for n pictures, and how often.
+
+    `open` tokens (n, T), `highest` margins (n,) and `winners` are of the prompts' rows, `unprompted` (n,) of others.
+    """
 
     open: Tensor
+    unprompted: Tensor
     highest: Tensor
     size: tuple[int, int]
     winners: list[Counter[str]]
@@ -79,6 +86,8 @@ class GateRecorder:
             return
         sums = self._sums(layer, opened, call)
         sums.open += opened
+        if len(gate.open) > self.count:
+            sums.unprompted += gate.open[: -self.count].float().mean(1).cpu().view(-1, self.count).mean(0)
         sums.lowest_threshold = min(sums.lowest_threshold, layer.lowest_threshold)
         sums.highest = torch.maximum(sums.highest, margin.amax(1))
         sums.heard += 1
@@ -99,7 +108,13 @@ class GateRecorder:
             lowest = torch.full((self.count,), -torch.inf)
             winners: list[Counter[str]] = [Counter() for _ in range(self.count)]
             self.blocks[block] = Sums(
-                torch.zeros_like(opened), lowest, size, winners, layer.lowest_threshold, layer.concepts
+                torch.zeros_like(opened),
+                torch.zeros(self.count),
+                lowest,
+                size,
+                winners,
+                layer.lowest_threshold,
+                layer.concepts,
             )
         return self.blocks[block]
 
@@ -134,4 +149,5 @@ def _map(block: str, sums: Sums, picture: int) -> GateMap:
         lowest_threshold=sums.lowest_threshold,
         concepts=sums.concepts,
         winners={concept: many / total for concept, many in sums.winners[picture].most_common()},
+        unprompted=float(sums.unprompted[picture]) / sums.heard,
     )

@@ -16,7 +16,6 @@ import efface
 from efface.fingerprint import fingerprint
 from efface.writing import write
 from efface_gloce.artifact import packed, unpacked
-from efface_gloce.gated import Terms
 from efface_gloce.gloce import KIND, GLoCE
 from efface_gloce.layer import RANKED, Layer, stacked
 
@@ -42,7 +41,9 @@ def imported(
     method: GLoCE | None = None,
     registry: efface.Registry | None = None,
 ) -> efface.Erasure:
-    """The erasure for checkpoints by concept. A file does not say its eta, window or model: `method` and `pipe` do.
+    """The erasure for checkpoints by concept. A file says neither when, where nor on which model it acts.
+
+    `pipe` is that model, and `method` has eta, window and rows.
 
     Raises BadArtifact for a file of another layout or of another model's layers.
     """
@@ -52,8 +53,7 @@ def imported(
     if not each:
         raise efface.BadArtifact("There is no checkpoint to import")
     layers = {place.name: stacked(one[place.name] for one in each) for place in places}
-    terms = [Terms(method.eta, method.active_from, method.active_until)] * len(each)
-    tensors, facts = packed(layers, terms)
+    tensors, facts = packed(layers, [method.terms] * len(each))
     return efface.Erasure.of(
         method,
         efface.Fit(tensors, facts, {"imported": [os.path.basename(path) for path in files.values()]}),

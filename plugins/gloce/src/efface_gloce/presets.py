@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_PUBLISHED: Mapping[str, object] = {"steps": 50, "scheduler": "lms", "guidance": 7.5}
+_PUBLISHED: Mapping[str, object] = {"steps": 50, "scheduler": "lms", "guidance": 7.5, "rows": "all"}
 _PERSONS: Mapping[str, object] = {
     **_PUBLISHED,
     "map_rank": 2,

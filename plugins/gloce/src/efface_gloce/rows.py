@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import efface
 from efface.method import Progress
@@ -14,27 +14,31 @@ from efface.report.sampling import Sampling
 from efface_gloce.maps import GateRecorder, listening
 from efface_gloce.sheet import Row
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Attached = Callable[[efface.Registry], AbstractContextManager[object]]
 
 
-def rows(pipe: Any, sampling: Sampling, attached: Attached, progress: Progress) -> tuple[Row, ...]:
-    """Every picture without the erasures and with them, and its gate maps; one recorder hears one batch.
+def rows(
+    pipe: Any, sampling: Sampling, base: Sequence[Image], attached: Attached, progress: Progress
+) -> tuple[Row, ...]:
+    """Every picture without the erasures, which is in `base`, and with them, in the order of `batches`, and its maps.
 
     `attached(registry)` puts the erasures on, by methods of that registry, and takes them off again.
     """
-    base = [batch.pictures(pipe, named("before", progress)) for batch in _batches(sampling)]
     recorders: list[GateRecorder] = []
     found: list[Row] = []
     with attached(listening(lambda layer, gate, call: recorders[-1](layer, gate, call))):
-        for batch, before in zip(_batches(sampling), base, strict=True):
+        for batch in batches(sampling):
             recorders.append(GateRecorder(len(batch.seeds)))
             after, maps = batch.pictures(pipe, named("after", progress)), recorders[-1].maps()
-            each = zip(batch.seeds, before, after, maps, strict=True)
+            each = zip(batch.seeds, base[len(found) :], after, maps, strict=False)
             found += [Row(batch.prompts[0].text, seed, plain, edited, tuple(own)) for seed, plain, edited, own in each]
     return tuple(found)
 
 
-def _batches(sampling: Sampling) -> Iterator[Sampling]:
+def batches(sampling: Sampling) -> Iterator[Sampling]:
     """The pictures that are made at once: of one prompt."""
     for prompt in sampling.prompts:
         for first in range(0, len(sampling.seeds), sampling.batch_size):

@@ -44,6 +44,16 @@ class Sampling:
     height: int | None = None
     width: int | None = None
 
+    def check(self, pipe: Any) -> None:
+        """EffaceError where a pipeline cannot make such trajectories."""
+        self.schedule(pipe)
+        for name in ("height", "width"):
+            pixels = getattr(self, name)
+            if pixels and pixels % pipe.vae_scale_factor:
+                raise efface.BadSetting(
+                    f"{name} ({pixels}) is not a multiple of {pipe.vae_scale_factor}, the pixels of one latent"
+                )
+
     def schedule(self, pipe: Any, device: torch.device | str = "cpu") -> Any:
         """A fresh scheduler, its timesteps set; EffaceError where none of them lies in the window."""
         scheduler = _lms(pipe.scheduler.config) if self.scheduler == "lms" else _copy(pipe.scheduler)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.resources
+import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,9 +122,10 @@ def _words(
 ) -> Words:
     own = phrasing(concept, request, choice.template)
     target = own.prompts(concept.phrases)
-    kept, refused = _parted(request.keep, erased)
-    pool, left_out = _parted(_pool(model, concept, choice), erased)
-    by_hand, taken_out = _parted(choice.boundary, erased)
+    kept, refused = _parted(request.keep, erased, _is_said)
+    pool, left_out = _parted(_pool(model, concept, choice), erased, operator.contains)
+    by_hand, taken_out = _parted(choice.boundary, erased, _is_said)
+    becomes, unfit = _parted(choice.mapping, erased, _is_said)
     ranked = _ranked(model, target[0], pool, own)
     boundary = by_hand if choice.boundary else ranked[::-1][: choice.boundaries]
     if not boundary and not kept:
@@ -131,24 +133,27 @@ def _words(
             f"Concept {concept.text!r}: no words are left that are next to it and stay. Give some as boundary "
             "(--set boundary=dog,bird), as pool, or as prompts to keep"
         )
+    if unfit and not becomes:
+        raise efface.BadConcept(
+            f"Concept {concept.text!r}: it cannot become {', '.join(map(repr, unfit))}, which is erased; "
+            "give other words as mapping, or an anchor"
+        )
     return Words(
         target=target,
-        mapping=_mapping(model, concept, choice, own, ranked),
+        mapping=_mapping(model, concept, own, becomes or ranked[: choice.mappings]),
         boundary=own.prompts(boundary),
         centre=_centre(model, concept, choice, own),
         kept=tuple(kept),
-        dropped=(*refused, *(taken_out if choice.boundary else left_out)),
+        dropped=(*refused, *(taken_out if choice.boundary else left_out), *unfit),
     )
 
 
-def _mapping(
-    model: efface.Model, concept: efface.Concept, choice: Choice, own: Phrasing, ranked: Sequence[str]
-) -> tuple[str, ...]:
-    """The anchor; without one the words by hand, or the least similar ones of the pool, or the neutral prompt."""
+def _mapping(model: efface.Model, concept: efface.Concept, own: Phrasing, words: Sequence[str]) -> tuple[str, ...]:
+    """The anchor; without one the words, by hand or the least similar of the pool, or else the neutral prompt."""
     anchor = concept.anchor or ""
     if anchor not in ("", model.neutral):
         return own.prompts([anchor])
-    return own.prompts(choice.mapping or ranked[: choice.mappings]) or (anchor,)
+    return own.prompts(words) or (anchor,)
 
 
 def _centre(model: efface.Model, concept: efface.Concept, choice: Choice, own: Phrasing) -> tuple[str, ...]:
@@ -171,14 +176,20 @@ def _known(model: efface.Model, words: Sequence[str]) -> list[str]:
     ]
 
 
-def _parted(words: Iterable[str], erased: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Each word once: those that stay, and those that contain the name of something erased."""
+def _parted(
+    words: Iterable[str], erased: Sequence[str], names: Callable[[str, str], bool]
+) -> tuple[list[str], list[str]]:
+    """Each word once: those that stay, and those of which `names(word, name)` is true for something erased."""
     distinct: dict[str, str] = {}
     for word in words:
         distinct.setdefault(same(_bare(word)), word)
-    names = [same(_bare(name)) for name in erased]
-    refused = [key for key in distinct if any(name in key for name in names)]
+    refused = [key for key in distinct if any(names(key, same(_bare(name))) for name in erased)]
     return [word for key, word in distinct.items() if key not in refused], [distinct[key] for key in refused]
+
+
+def _is_said(text: str, name: str) -> bool:
+    """Whether a name is among the words of a text, also with an s: "cats" says cat, "a cartoon" does not say car."""
+    return re.search(rf"(?<!\w){re.escape(name)}(e?s)?(?!\w)", text) is not None
 
 
 def _ranked(model: efface.Model, target: str, words: Sequence[str], own: Phrasing) -> list[str]:
