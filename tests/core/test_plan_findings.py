@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -87,6 +89,28 @@ def test_two_that_edit_one_text_encoder_were_both_fitted_without_the_other(plan:
 
 def test_maps_of_one_point_do_not_come_before_each_other(plan: Any) -> None:
     assert about(plan("tilt", "tilt dog"), "stack") == []
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One change of one layer of a text encoder."""
+
+    name: ClassVar[str] = "letter"
+    LAYER: ClassVar[str] = "text_encoder.layers.1.mlp.fc2"
+
+    def fit(self, model: efface.Model, request: efface.Request, run: efface.Run) -> efface.Fit:
+        return efface.Fit({"change": torch.ones(model.weight(self.LAYER).shape)})
+
+    def apply(self, patch: efface.Patch, fits: Sequence[efface.Fitted]) -> None:
+        for fitted in fits:
+            patch.add(self.LAYER, efface.Dense(fitted.fit.tensors["change"]))
+
+
+def test_nor_do_changes_of_one_layer_of_a_text_encoder(pipe: Any) -> None:
+    plugin = SimpleNamespace(efface_methods=efface.hookimpl(lambda: [Letter]))
+    only = Registry([plugin])
+    both = [efface.erase(pipe, text, anchor="tree", method="letter", registry=only) for text in ("cat", "dog")]
+    assert about(Editor(pipe, registry=only).plan(*both).findings, "stack") == []
 
 
 def test_what_is_off_comes_before_nothing(plan: Any) -> None:
@@ -175,6 +199,14 @@ def test_an_anchor_that_another_one_erases_is_a_warning(pipe: Any, registry: Reg
     assert about(found, "anchor") == [("warning", ("tilt-bird", "tilt-dog"))]
     assert found[0].text == "tilt-bird turns 'bird' into 'Dog', which tilt-dog erases"
     assert about(Editor(pipe, registry=registry).plan(into, erasures["tilt"]).findings, "anchor") == []
+
+
+def test_so_is_an_anchor_that_the_same_one_erases(pipe: Any, registry: Registry) -> None:
+    concepts = [efface.Concept("cat", anchor="dog"), efface.Concept("dog", anchor="tree")]
+    both = efface.erase(pipe, concepts, method="tilt", registry=registry)
+    found = Editor(pipe, registry=registry).plan(both).findings
+    assert about(found, "anchor") == [("warning", ("tilt-cat",))]
+    assert found[0].text == "tilt-cat turns 'cat' into 'dog', which tilt-cat erases"
 
 
 def test_tensor_edits_at_one_point_run_in_order(plan: Any) -> None:

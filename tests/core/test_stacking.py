@@ -40,7 +40,7 @@ class Words(efface.Suite):
     summary = "a few words"
     digest = "1"
     guidance = 2.0
-    stack = (Concept("cat", "tree"), Concept("dog"), Concept("cubist", "gothic", kind="style"))
+    stack: Sequence[Concept] = (Concept("cat", "tree"), Concept("dog"), Concept("cubist", "gothic", kind="style"))
 
     @property
     def example(self) -> Request:
@@ -151,7 +151,7 @@ def deal(tiny: Any) -> Callable[..., Any]:
 @pytest.fixture(scope="module")
 def show(tiny: Any) -> Callable[..., Stacked]:
     def show(*methods: type, **options: Any) -> Stacked:
-        given = {"model": "tiny", "registry": registry_of(*methods)} | options
+        given: dict[str, Any] = {"model": "tiny", "registry": registry_of(*methods)} | options
         return stack(tiny, SUITE, ONE, **given)
 
     return show
@@ -192,7 +192,7 @@ def test_the_suite_says_what_to_erase_and_its_example_what_to_keep() -> None:
 
 def test_a_suite_without_a_stack_has_nothing_to_erase_together() -> None:
     silent = Words()
-    silent.stack = ()  # type: ignore[misc]
+    silent.stack = ()
     with pytest.raises(BadConcept, match="The suite words names no concepts to erase together"):
         together(silent)
 

@@ -159,3 +159,12 @@ def test_the_folder_of_fitted_erasures_comes_with_the_model() -> None:
     (model,) = efface_picturebook.efface_models()
     assert model.erasures is not None
     assert (model.erasures() / "README.md").is_file()
+
+
+def test_the_stack_has_known_concepts_and_none_becomes_what_another_one_takes() -> None:
+    erased = [one.text for one in SUITE.stack]
+    assert [CONCEPTS[one.text].kind for one in SUITE.stack] == [one.kind for one in SUITE.stack]
+    assert {one.kind for one in SUITE.stack} == {"object", "style", "person"}
+    anchors = {one.anchor for one in SUITE.stack if one.anchor}
+    assert anchors <= set(CONCEPTS) - set(erased)
+    assert len(set(erased)) == len(erased) == 5

@@ -184,9 +184,9 @@ def _anchors(one: Candidate, acting: Sequence[Candidate]) -> Iterator[Finding]:
     """Changes are computed from the unedited text, so an anchor that another one erases comes up all the same."""
     for concept in one.erasure.concepts:
         for other in acting:
-            if other is not one and concept.anchor and same(concept.anchor) in _phrases(other):
+            if concept.anchor and same(concept.anchor) in _phrases(other):
                 text = f"{one.label} turns {concept.text!r} into {concept.anchor!r}, which {other.label} erases"
-                yield Finding("warning", "anchor", (one.label, other.label), text)
+                yield Finding("warning", "anchor", tuple(dict.fromkeys((one.label, other.label))), text)
 
 
 def _phrases(one: Candidate) -> set[str]:

@@ -35,7 +35,8 @@ class Sampling:
 
     def probe(self, pipe: Any) -> Image:
         """The first prompt with the first seed, alone: a picture that is quick to make again."""
-        (image,) = self._generated(pipe, [self.prompts[0].text], self.seeds[:1], silent)
+        found: tuple[Image, ...] = self._generated(pipe, [self.prompts[0].text], self.seeds[:1], silent)
+        (image,) = found
         return image
 
     def latents(self, pipe: Any) -> str:
