@@ -44,8 +44,10 @@ def tiny_pipeline(family: Family = "sd1", *, seed: int = 0, dtype: torch.dtype =
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoders = [_text_encoder(family, 16)] + [_text_encoder(family, 24, pooled=True)] * (family == "sdxl")
-        pipe = assembled(family, _unet(family), encoders, _autoencoder(), tiny_tokenizer)
+        autoencoder, unet, encoders = _autoencoder(), _unet(family), [_text_encoder(family, 16)]
+        if family == "sdxl":
+            encoders.append(_text_encoder(family, 24, pooled=True))
+    pipe = assembled(family, unet, encoders, autoencoder, tiny_tokenizer)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             torch.nn.Module.to(part, dtype)  # diffusers' own warns

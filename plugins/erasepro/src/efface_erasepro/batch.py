@@ -12,7 +12,7 @@ from torch import Tensor
 
 import efface
 from efface.alignment import Tokens, places
-from efface_erasepro.reading import taken, tokenized
+from efface_erasepro.reading import tokenized
 
 Positions = Literal["tail", "span", "subject"]
 PARTS: Mapping[Positions, tuple[Tokens, ...]] = MappingProxyType(
@@ -131,7 +131,7 @@ def batch(
     anchor = tokenized(model, anchors, templates)
     others = tokenized(model, [*request.keep, *prior, *choice.hold, ""], ["{}"])
     turns = [anchors.index(becomes) * len(templates) + turn for _, becomes in wanted for turn in range(len(templates))]
-    pairs = _pairs(target, taken(anchor, turns), choice)
+    pairs = _pairs(target, anchor.rows(turns), choice)
     prompts = (*target.prompts, *anchor.prompts, *others.prompts)
     first, second = len(target.prompts), len(target.prompts) + len(anchor.prompts)
     stays = len(request.keep) + len(prior)

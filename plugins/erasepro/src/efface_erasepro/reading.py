@@ -35,10 +35,3 @@ def embedded(model: efface.Model, prompts: Sequence[str], clip_skip: int | None,
     """The prompts, with the hidden states that a generation with this clip-skip reads."""
     encode = partial(model.pipe.encode_prompt, clip_skip=clip_skip)
     return efface.Model(Reader(model.pipe, encode), model.registry).encode(prompts, batch_size)
-
-
-def taken(encoded: efface.Encoded, rows: Sequence[int]) -> efface.Encoded:
-    """Some of the prompts, by their number, in the order asked for."""
-    chosen = torch.tensor(rows)
-    each = {name: getattr(encoded, name)[chosen] for name in ("hidden", "ids", "start", "stop", "end")}
-    return efface.Encoded(prompts=tuple(encoded.prompts[row] for row in rows), **each)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import efface
 from efface.fingerprint import fingerprint
+from efface.settings import as_dict
 from efface_realera.adapter import Adapter
-from efface_realera.checkpoint import Checkpoint
 from efface_realera.latents import Trajectories
 from efface_realera.mapping import Mapped
 from efface_realera.mining import Mined
@@ -58,15 +58,11 @@ def _checkpoint(
     keep: efface.Encoded | None,
     first: Mapped,
     run: efface.Run,
-) -> Checkpoint:
+) -> efface.Checkpoint:
     """The checkpoint of this very run: settings, seed, scheduler, weights, embeddings and map all count."""
-    if run.folder is None:
-        return Checkpoint(None)
-    from efface.settings import as_dict
-
-    base = fingerprint(model.pipe, model.points("cross_attn.k", "cross_attn.v"))
+    base = fingerprint(model.pipe, model.points("cross_attn.k", "cross_attn.v")) if run.folder else {}
     scheduler = {name: str(value) for name, value in model.pipe.scheduler.config.items()}
     encoded = [each.hidden for each in (prompts.targets, prompts.anchors, keep) if each is not None]
-    return Checkpoint.of(
-        run.folder, as_dict(settings), run.seed, scheduler, base, *encoded, first.delta.dense(), first.still
+    return run.checkpoint(
+        "realera", as_dict(settings), run.seed, scheduler, base, *encoded, first.delta.dense(), first.still
     )

@@ -10,7 +10,6 @@ import torch
 from torch import Generator, Tensor
 
 import efface
-from efface_realera.rows import picked
 
 SEEDS = 2**31
 
@@ -67,7 +66,7 @@ class Trajectories:
 
     def _batch(self, model: efface.Model, targets: efface.Encoded, rows: Tensor, generator: Generator) -> LatentBank:
         seeds: Sequence[int] = torch.randint(SEEDS, (len(rows),), generator=generator).tolist()
-        inputs, timesteps = self._inputs(model, picked(targets, rows.tolist()), model.noise(seeds))
+        inputs, timesteps = self._inputs(model, targets.rows(rows.tolist()), model.noise(seeds))
         kept = self._strata(len(timesteps), generator)
         return LatentBank(
             torch.cat([inputs[place] for place in kept]),

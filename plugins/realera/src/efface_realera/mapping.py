@@ -17,7 +17,7 @@ from efface_realera.closed_form import Share, drift, exact, held, invariant, lef
 from efface_realera.miner import NoiseMiner
 from efface_realera.mining import Mined
 from efface_realera.prompts import Prompts
-from efface_realera.rows import columns, paired, picked
+from efface_realera.rows import columns, paired
 from efface_realera.surroundings import Surroundings, expected, sampled
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _each_concept(settings: RealEra, prompts: Prompts) -> Iterator[tuple[Sequenc
     """The rows of each concept, and their tokens with those of their anchors."""
     for concept in sorted(set(prompts.concept)):
         rows = prompts.rows(concept)
-        yield rows, paired(picked(prompts.targets, rows), picked(prompts.anchors, rows), settings.tokens)
+        yield rows, paired(prompts.targets.rows(rows), prompts.anchors.rows(rows), settings.tokens)
 
 
 def _staying(settings: RealEra, keep: efface.Encoded | None, mined: Mined) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 import efface
 from efface_realera.bounds import Bounds
 from efface_realera.prompts import Prompts
-from efface_realera.rows import Tokens, moved, picked, positions
+from efface_realera.rows import Tokens, moved, positions
 from efface_realera.window import Window
 
 Draw = Callable[[Tensor, int, Window, Generator, Tensor | None], Tensor]
@@ -68,7 +68,7 @@ class NoiseMiner:
         if targets.pooled is not None:
             e = targets.pooled[row].to("cpu", torch.float64)
             pooled = self.draw(e, count, window, generator, None if self.spread is None else self.spread[1])
-        return moved(picked(targets, [row] * count), hidden, pooled)
+        return moved(targets.rows([row] * count), hidden, pooled)
 
     def _spread(self, length: int, block: slice) -> Tensor | None:
         """The bank's spread over the tokens that are perturbed; none over tokens that no phrase of the bank has."""
@@ -95,7 +95,7 @@ class SnapMiner:
     def _some(self, pool: efface.Encoded | None, row: int, count: int, generator: Generator) -> efface.Encoded:
         """Different phrases, in the template of the row."""
         if pool is None:
-            return picked(self.prompts.targets, [])
+            return self.prompts.targets.rows([])
         templates = 1 + max(self.prompts.template)
         phrases = torch.randperm(len(pool.prompts) // templates, generator=generator)[:count]
-        return picked(pool, [int(phrase) * templates + self.prompts.template[row] for phrase in phrases])
+        return pool.rows([int(phrase) * templates + self.prompts.template[row] for phrase in phrases])

@@ -15,7 +15,7 @@ from efface_realera.bounds import Bounds
 from efface_realera.miner import Draw, Miner, NoiseMiner, SnapMiner
 from efface_realera.prompts import Prompts
 from efface_realera.ranking import Eye, Ranked, features, ranked, shortlist
-from efface_realera.rows import joined, picked
+from efface_realera.rows import joined
 from efface_realera.window import Window
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def mine(settings: RealEra, model: efface.Model, request: efface.Request, prompt
     cosines = _cosines(settings, model, prompts, encoded, blocks, run)
     bounds = settings.bounds if settings.sampler == "snap" else Bounds.of("snap")
     others = [row for row in range(len(phrases)) if max(float(each[row]) for each in cosines) < bounds.below]
-    held = picked(encoded, others) if others else None
+    held = encoded.rows(others) if others else None
     if settings.sampler != "snap":
         return Mined(_noisy(settings, prompts, encoded, blocks), (), held)
     ranks = _ranks(settings, phrases, cosines)
@@ -111,10 +111,10 @@ def _cosines(
     eye = Eye.of(model, run.generator(stream="realera eye"), settings.batch_size)
     found = []
     for concept in sorted(set(prompts.concept)):
-        own = picked(prompts.targets, prompts.rows(concept, template=0))
+        own = prompts.targets.rows(prompts.rows(concept, template=0))
         rows = shortlist(own, encoded, settings.tokens, blocks, settings.shortlist)
         cosines = torch.full((len(encoded.prompts),), -torch.inf)
-        cosines[rows] = eye.likeness(own, picked(encoded, rows))
+        cosines[rows] = eye.likeness(own, encoded.rows(rows))
         found.append(cosines)
     return found
 

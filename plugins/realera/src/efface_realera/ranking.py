@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 import efface
 from efface_realera.bounds import Bounds
-from efface_realera.rows import Tokens, picked, positions
+from efface_realera.rows import Tokens, positions
 
 LATENTS = 2
 NOISINESS = 0.8  # of the noise schedule: where a picture's subject is being decided
@@ -67,7 +67,7 @@ class Eye:
         """Unit directions (latents, n, C h w)."""
         neutral = self._predicted(self.model.encode([self.model.neutral]))
         rows = torch.split(torch.arange(len(prompts.prompts)), self.batch_size)
-        found = torch.cat([self._predicted(picked(prompts, part.tolist())) for part in rows], 1)
+        found = torch.cat([self._predicted(prompts.rows(part.tolist())) for part in rows], 1)
         return normalize(found - neutral, dim=2)
 
     def _predicted(self, prompts: efface.Encoded) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rows of encoded prompts: picked, joined, given other embeddings; and which of their tokens count."""
+"""Rows of encoded prompts: joined, given other embeddings; and which of their tokens count."""
 
 from __future__ import annotations
 
@@ -13,21 +13,6 @@ import efface
 from efface.alignment import Aligned, aligned
 
 Tokens = Literal["tail", "subject", "all"]
-
-
-def picked(encoded: efface.Encoded, rows: Sequence[int]) -> efface.Encoded:
-    """Some rows, in this order; a row may come several times."""
-    index = torch.tensor(list(rows), dtype=torch.long)
-    pooled = None if encoded.pooled is None else encoded.pooled[index]
-    return efface.Encoded(
-        prompts=tuple(encoded.prompts[row] for row in rows),
-        hidden=encoded.hidden[index],
-        ids=encoded.ids[index],
-        start=encoded.start[index],
-        stop=encoded.stop[index],
-        end=encoded.end[index],
-        pooled=pooled,
-    )
 
 
 def joined(parts: Sequence[efface.Encoded]) -> efface.Encoded:

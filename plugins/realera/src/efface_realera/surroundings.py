@@ -15,7 +15,7 @@ from efface_realera.expectation import Expected
 from efface_realera.miner import Miner, NoiseMiner
 from efface_realera.moments import Moments, isotropic_moments
 from efface_realera.prompts import Prompts
-from efface_realera.rows import columns, joined, paired, picked, positions
+from efface_realera.rows import columns, joined, paired, positions
 from efface_realera.window import Window
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def sampled(settings: RealEra, prompts: Prompts, miner: Miner, concept: int, run
     beyond, sources = drawn(miner.beyond, rows, settings.beyond, run.generator(stream=f"realera beyond {concept}"))
     share = Share()
     if owners:
-        pairs = paired(near, picked(prompts.anchors, owners), settings.tokens)
+        pairs = paired(near, prompts.anchors.rows(owners), settings.tokens)
         share += wished(pairs, settings.near_weight)
     if sources:
         share += held(columns(beyond, settings.tokens), settings.beyond_weight)
@@ -57,9 +57,9 @@ def expected(settings: RealEra, prompts: Prompts, miner: NoiseMiner, concept: in
     beyond_weight = settings.beyond_weight / len(rows) if settings.beyond else 0.0
     for row in rows:
         near, beyond = (_expected(settings, miner, row, window) for window in (miner.bounds.near, miner.bounds.beyond))
-        target = picked(prompts.targets, [row])
+        target = prompts.targets.rows([row])
         if near_weight:
-            share += near.wishes(paired(target, picked(prompts.anchors, [row]), settings.tokens), near_weight)
+            share += near.wishes(paired(target, prompts.anchors.rows([row]), settings.tokens), near_weight)
         if beyond_weight:
             share += beyond.still(columns(target, settings.tokens), beyond_weight)
         near_noise.append(near_weight * near.across)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +10,11 @@ from torch import Generator, Tensor
 
 import efface
 from efface_realera.adapter import Adapter
-from efface_realera.checkpoint import Checkpoint, optimizer_state, restore_optimizer
 from efface_realera.editing import edited
 from efface_realera.latents import LatentBank, Trajectories
 from efface_realera.miner import Miner
 from efface_realera.prompts import Prompts
-from efface_realera.rows import joined, picked
+from efface_realera.rows import joined
 
 SAVED_EVERY = 10
 
@@ -64,18 +62,18 @@ class Trainer:
     schedule: Schedule
     run: efface.Run
 
-    def train(self, checkpoint: Checkpoint) -> list[float]:
+    def train(self, checkpoint: efface.Checkpoint) -> list[float]:
         """Trains to the end, from the checkpoint if there is one, and returns the loss of every step."""
         parameters = list(self.adapter.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=self.schedule.rate, weight_decay=0.0)
-        losses, bank = self._restored(checkpoint, optimizer, parameters)
+        losses, bank = self._restored(checkpoint, optimizer)
         for step in range(len(losses), self.schedule.steps):
             if bank is None or step in self.schedule.renewals:
                 bank = self._bank(step)
             losses.append(self._step(step, bank, optimizer))
             done = step + 1
             if done % SAVED_EVERY == 0 or done == self.schedule.steps:
-                checkpoint.save(self._state(losses, bank, optimizer, parameters))
+                checkpoint.save(self._state(bank, optimizer), losses)
             self.run.progress(done, self.schedule.steps, f"aligning noise, loss {losses[-1]:.4f}")
         return losses
 
@@ -94,17 +92,17 @@ class Trainer:
     def _batch(self, row: int, generator: Generator) -> Batch:
         near = self.miner.near(row, self.schedule.near, generator)
         beyond = self.miner.beyond(row, self.schedule.beyond, generator)
-        moving = joined([picked(self.prompts.targets, [row]), near])
+        moving = joined([self.prompts.targets.rows([row]), near])
         still = joined([beyond, *self._kept(generator)])
         moved, stays = len(moving.prompts), len(still.prompts)
         weights = [1 / moved] * moved + [self.schedule.beyond_loss / max(stays, 1)] * stays
-        return Batch(moving, picked(self.prompts.anchors, [row]), still, torch.tensor(weights))
+        return Batch(moving, self.prompts.anchors.rows([row]), still, torch.tensor(weights))
 
     def _kept(self, generator: Generator) -> list[efface.Encoded]:
         if self.keep is None:
             return []
         chosen = torch.randperm(len(self.keep.prompts), generator=generator)[: self.schedule.keep]
-        return [picked(self.keep, chosen.tolist())]
+        return [self.keep.rows(chosen.tolist())]
 
     @torch.no_grad()
     def _goals(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor:
@@ -132,7 +130,7 @@ class Trainer:
         return total
 
     def _predicted(self, conditions: efface.Encoded, part: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        return self.model.predict(x.expand(len(part), *x.shape[1:]), t, picked(conditions, part.tolist()))
+        return self.model.predict(x.expand(len(part), *x.shape[1:]), t, conditions.rows(part.tolist()))
 
     def _bank(self, step: int) -> LatentBank:
         def tell(done: int, total: int) -> None:
@@ -142,21 +140,19 @@ class Trainer:
         with edited(self.model, self.change, self.adapter):
             return self.schedule.trajectories.bank(self.model, self.prompts.targets, generator, tell)
 
-    def _state(
-        self, losses: Sequence[float], bank: LatentBank, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]
-    ) -> dict[str, Tensor]:
-        trained = {f"parameter.{index}": parameter for index, parameter in enumerate(parameters)}
-        seen = {"losses": torch.tensor(losses, dtype=torch.float64)}
-        return trained | seen | bank.tensors() | optimizer_state(optimizer, parameters)
+    def _state(self, bank: LatentBank, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        trained = {f"parameter.{index}": parameter for index, parameter in enumerate(self.adapter.parameters())}
+        moments = {f"optimizer.{name}": value for name, value in efface.optimizer_tensors(optimizer).items()}
+        return trained | moments | bank.tensors()
 
     def _restored(
-        self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]
+        self, checkpoint: efface.Checkpoint, optimizer: torch.optim.Optimizer
     ) -> tuple[list[float], LatentBank | None]:
         found = checkpoint.load()
         if found is None:
             return [], None
         with torch.no_grad():
-            for index, parameter in enumerate(parameters):
-                parameter.copy_(found[f"parameter.{index}"])
-        restore_optimizer(optimizer, parameters, found)
-        return found["losses"].tolist(), LatentBank.of(found, self.model.device)
+            for index, parameter in enumerate(self.adapter.parameters()):
+                parameter.copy_(found.tensors[f"parameter.{index}"])
+        efface.restore_optimizer(optimizer, found.part("optimizer."))
+        return list(found.facts), LatentBank.of(found.tensors, self.model.device)
