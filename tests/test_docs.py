@@ -6,8 +6,10 @@ import contextlib
 import importlib
 import inspect
 import io
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -33,7 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 SITE = sorted(path.relative_to(ROOT).as_posix() for path in DOCS.rglob("*.md"))
 READMES = [f"{path.parent.relative_to(ROOT)}/README.md" for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))]
-PAGES = ["README.md", *SITE, "contrib/uce/README.md", *READMES]
+CONTRIBUTED = [f"contrib/{name}/README.md" for name in ("adavd", "esd", "uce")]
+PAGES = ["README.md", *SITE, *CONTRIBUTED, *READMES]
 
 
 # Reading a page
@@ -150,8 +153,9 @@ class Reader:
         return printed.getvalue()
 
     def test(self, module: str) -> None:
-        tests = [one for name, one in vars(importlib.import_module(module)).items() if name.startswith("test_")]
-        assert tests, f"{module} has no test"
+        known = vars(importlib.import_module(module)).items()
+        tests = [one for name, one in known if name.startswith("test_")]
+        assert tests or any(name.startswith("Test") for name, _ in known), f"{module} has no test"
         for one in tests:
             one()
 
@@ -164,6 +168,8 @@ class Reader:
                         f"{where}: {command}\nexit code {result.exit_code}: {result.output}"
                     ) from result.exception
                 return result.stdout
+            case ["pytest", *arguments]:
+                return self.pytest(arguments, where)
             case ["make", *targets]:
                 assert set(targets) <= make_targets(), f"{where}: the Makefile has no {targets}"
             case ["pip", "install", "--editable", "."]:
@@ -173,6 +179,15 @@ class Reader:
             case _:
                 raise Failed(f"{where}: this test does not know how to check {command!r}")
         return ""
+
+    def pytest(self, arguments: list[str], where: str) -> str:
+        """In a process of its own, as somebody would run it; the folder is on its path."""
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.folder), *arguments]
+        environment = os.environ | {"PYTHONPATH": str(self.folder)}
+        result = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise Failed(f"{where}\n{result.stdout}{result.stderr}")
+        return result.stdout
 
     def install(self) -> None:
         """What pip would leave in site-packages for the pyproject.toml that the page has written."""
@@ -216,7 +231,7 @@ def squeezed(text: str) -> str:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", source("Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", source("Makefile"), re.MULTILINE))
 
 
 @pytest.fixture
@@ -393,21 +408,31 @@ def signature(spec: Callable[..., Any]) -> str:
     return f"{spec.__name__}{inspect.signature(spec)}".replace("'", "")
 
 
-def test_every_hook_has_its_test_here() -> None:
+def test_the_tutorials_method_takes_fewer_than_sixty_lines() -> None:
+    files = [block.text for block in blocks(source("docs/plugins/tutorial.md")) if block.title]
+    assert len(files) == 3
+    assert sum(1 for text in files for line in text.splitlines() if line.strip()) < 60
+
+
+def hook_page(name: str) -> str:
+    return f"docs/plugins/hooks/{name.removeprefix(f'{hookspecs.PROJECT}_')}.md"
+
+
+def test_every_hook_has_its_page_and_its_test_here() -> None:
     assert SPECS.keys() == BRINGS.keys()
-    headings = re.findall(r"^### `(efface_\w+)", source("docs/plugins.md"), re.MULTILINE)
-    assert sorted(headings) == sorted(SPECS)
+    assert sorted(map(hook_page, SPECS)) == [page for page in SITE if page.startswith("docs/plugins/hooks/")]
+    listed = tables(section("docs/plugins.md", "The hooks"))[0]
+    assert [codes(row[0])[0] for row in listed] == [signature(spec) for spec in SPECS.values()]
 
 
 @pytest.mark.parametrize("hook", SPECS)
 def test_a_hook_has_its_signature_as_heading_and_an_example_that_works(
     hook: str, reader: Callable[[str], Reader]
 ) -> None:
-    text = section("docs/plugins.md", f"`{signature(SPECS[hook])}`")
-    one = reader("docs/plugins.md")
-    one.read([block for block in blocks(source("docs/plugins.md")) if block.title.startswith("efface_")])
-    one.python(Block("python", "", "import efface, efface_project", 1, False))
-    one.read(blocks(text))
+    page = hook_page(hook)
+    assert source(page).startswith(f"# `{signature(SPECS[hook])}`\n")
+    one = reader(page)
+    one.read(blocks(source(page)))
 
     class Plugin:
         pass
@@ -420,9 +445,9 @@ def test_a_hook_has_its_signature_as_heading_and_an_example_that_works(
 
 
 def test_the_example_of_a_point_can_be_edited(reader: Callable[[str], Reader]) -> None:
-    one = reader("docs/plugins.md")
-    one.python(Block("python", "", "import efface", 1, False))
-    one.read(blocks(section("docs/plugins.md", f"`{signature(SPECS['efface_points'])}`")))
+    page = hook_page("efface_points")
+    one = reader(page)
+    one.read(blocks(source(page)))
     pipe, seen = tiny_pipeline("sd1"), []
     (point,) = one.names["efface_points"](pipe)
     patch = efface.Patch(pipe, [point])
@@ -431,6 +456,11 @@ def test_the_example_of_a_point_can_be_edited(reader: Callable[[str], Reader]) -
     pipe("a cat", num_inference_steps=1, output_type="latent")
     assert [x.shape for x in seen] == [(len(x), point.out_features) for x in seen]
     assert seen
+
+
+def test_a_models_fields_are_listed_on_its_hooks_page() -> None:
+    for hook, brought in (("efface_models", efface.NamedModel), ("efface_points", efface.HookPoint)):
+        assert sorted(names(column(source(hook_page(hook))))) == sorted(one.name for one in fields(brought))
 
 
 # Tables
@@ -491,7 +521,7 @@ def test_the_fields_of_the_header_are_listed_in_their_order() -> None:
     assert f"more than {header._DEEPEST} deep" in refused
 
 
-@pytest.mark.parametrize("method", ["uce", "erasepro", "realera", "gloce", "dumo"])
+@pytest.mark.parametrize("method", ["uce", "erasepro", "realera", "gloce", "dumo", "esd", "adavd"])
 def test_the_settings_of_a_method_are_the_ones_it_has(method: str) -> None:
     rows = [
         [codes(cell)[0] if codes(cell) else cell for cell in row]

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from efface.policy import Policy as Policy
     from efface.policy import apply as apply
     from efface.registry import Registry as Registry
+    from efface.settings import Setting as Setting
+    from efface.settings import describe as describe
     from efface.settings import setting as setting
     from efface.suite import Scene as Scene
     from efface.suite import Suite as Suite
@@ -82,7 +84,7 @@ __getattr__, __all__ = lazily(
         "efface.named": "NamedModel",
         "efface.policy": "Policy apply",
         "efface.registry": "Registry",
-        "efface.settings": "setting",
+        "efface.settings": "Setting describe setting",
         "efface.suite": "Scene Suite SuiteConcept",
         "efface_hooks.call": "Call",
         "efface_hooks.delta": "Dense LowRank",
