@@ -93,24 +93,43 @@ def test_maps_of_one_point_do_not_come_before_each_other(plan: Any) -> None:
 
 @dataclass(frozen=True)
 class Letter:
-    """One change of one layer of a text encoder."""
+    """One change of one layer."""
 
     name: ClassVar[str] = "letter"
-    LAYER: ClassVar[str] = "text_encoder.layers.1.mlp.fc2"
+    layer: str = efface.setting("text_encoder.layers.1.mlp.fc2", help="which layer")
 
     def fit(self, model: efface.Model, request: efface.Request, run: efface.Run) -> efface.Fit:
-        return efface.Fit({"change": torch.ones(model.weight(self.LAYER).shape)})
+        return efface.Fit({"change": torch.ones(model.weight(self.layer).flatten(1).shape)})
 
     def apply(self, patch: efface.Patch, fits: Sequence[efface.Fitted]) -> None:
         for fitted in fits:
-            patch.add(self.LAYER, efface.Dense(fitted.fit.tensors["change"]))
+            patch.add(self.layer, efface.Dense(fitted.fit.tensors["change"]))
 
 
-def test_nor_do_changes_of_one_layer_of_a_text_encoder(pipe: Any) -> None:
+@pytest.fixture
+def letters(pipe: Any) -> Callable[..., tuple[Finding, ...]]:
+    """Findings about one change of each of these layers."""
     plugin = SimpleNamespace(efface_methods=efface.hookimpl(lambda: [Letter]))
     only = Registry([plugin])
-    both = [efface.erase(pipe, text, anchor="tree", method="letter", registry=only) for text in ("cat", "dog")]
-    assert about(Editor(pipe, registry=only).plan(*both).findings, "stack") == []
+
+    def letters(*layers: str) -> tuple[Finding, ...]:
+        each = [
+            efface.erase(pipe, text, anchor="tree", method=Letter(layer), registry=only)
+            for text, layer in zip(("cat", "dog"), layers, strict=True)
+        ]
+        return Editor(pipe, registry=only).plan(*each).findings
+
+    return letters
+
+
+def test_nor_do_changes_of_one_layer_of_a_text_encoder(letters: Any) -> None:
+    layer = "text_encoder.layers.1.mlp.fc2"
+    assert about(letters(layer, layer), "stack") == []
+
+
+def test_a_layer_that_is_no_listed_point_counts_as_the_last_one(letters: Any) -> None:
+    value = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+    assert about(letters("unet.conv_in", value), "stack") == [("note", ("letter-cat", "letter-dog"))]
 
 
 def test_what_is_off_comes_before_nothing(plan: Any) -> None:

@@ -22,7 +22,7 @@ from efface.editor import Editor
 from efface.errors import BadConcept, EffaceError
 from efface.report.budget import Budget
 from efface.report.dealing import NONE_LEFT, TOO_MANY, dealt
-from efface.report.example import shown_together, together
+from efface.report.example import anchored, shown_together, together
 from efface.report.page import stack_page
 from efface.report.sampling import Sampling
 from efface.report.shipped import Shipped
@@ -188,6 +188,11 @@ def test_the_suite_says_what_to_erase_and_its_example_what_to_keep() -> None:
     assert REQUESTS[0].keep == ("a bird", "a dog"), "what another erasure takes is still kept by this one"
     assert REQUESTS[1].keep == ("a cat", "a bird")
     assert REQUESTS[2].templates == ("a house in {} style",)
+
+
+def test_without_an_anchor_it_becomes_the_neutral_prompt_and_the_empty_one_stays_empty() -> None:
+    asked = Request((Concept("cat"), Concept("dog", ""), Concept("bird", "fish")))
+    assert [one.anchor for one in anchored(asked, "a picture").concepts] == ["a picture", "", "fish"]
 
 
 def test_a_suite_without_a_stack_has_nothing_to_erase_together() -> None:

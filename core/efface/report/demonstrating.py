@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from efface.concept import Request
@@ -18,6 +18,7 @@ from efface.report.budget import Budget
 from efface.report.change import changes
 from efface.report.demonstration import Demonstration, Failure, Outcome, Result, Skipped
 from efface.report.environment import environment
+from efface.report.example import anchored
 from efface.report.illustration import Illustration, Showing, drawing_of
 from efface.report.imprint import Detached, Imprint
 from efface.report.measuring import Measure
@@ -220,10 +221,10 @@ def _installed(registry: Registry) -> list[str]:
 
 def _answered(request: Request, model: Model) -> Request:
     """The request with the anchor that will be used; BadConcept for words that the model cannot read."""
-    (concept,) = request.concepts
-    anchored = replace(concept, anchor=model.neutral) if concept.anchor is None else concept
-    model.encode_phrases([*anchored.phrases, anchored.anchor or ""], request.templates)
-    return replace(request, concepts=(anchored,))
+    found = anchored(request, model.neutral)
+    (concept,) = found.concepts
+    model.encode_phrases([*concept.phrases, concept.anchor or ""], request.templates)
+    return found
 
 
 def _spoiled(result: Result) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from efface.concept import Concept, Kind, Request, same
@@ -69,6 +69,12 @@ def prompts(suite: Suite | None, request: Request) -> tuple[Prompt, ...]:
         of = "in the style of" if concept.kind == "style" else "of"
         return (Prompt(f"a picture {of} {concept.text}", "concept"),)
     return tuple(_chosen(suite, known, concept))
+
+
+def anchored(request: Request, neutral: str) -> Request:
+    """The request with the anchors that will be used: `neutral` where a concept has none."""
+    concepts = (replace(one, anchor=neutral) if one.anchor is None else one for one in request.concepts)
+    return replace(request, concepts=tuple(concepts))
 
 
 def together(suite: Suite) -> tuple[Request, ...]:

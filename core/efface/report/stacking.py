@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from efface.concept import Concept, Request
+from efface.concept import Request
 from efface.editor import Editor
 from efface.erasure import Erasure
 from efface.errors import EffaceError, UnknownMethod
@@ -22,7 +22,7 @@ from efface.report.budget import Budget
 from efface.report.change import changes
 from efface.report.dealing import dealt
 from efface.report.environment import environment
-from efface.report.example import shown_together, together
+from efface.report.example import anchored, shown_together, together
 from efface.report.imprint import Detached, Imprint
 from efface.report.progress import named
 from efface.report.sampling import Sampling
@@ -73,7 +73,8 @@ def stack(
     chosen = list(dict.fromkeys(methods)) or _installed(registry)
     for method in chosen:
         registry.method(method)
-    requests = _answered(together(suite), Model(pipe, registry))
+    neutral = Model(pipe, registry).neutral
+    requests = [anchored(request, neutral) for request in together(suite)]
     sampling = replace(sampling, prompts=shown_together(suite, requests))
     sampling.check(pipe)
     with watch.timing("check"):
@@ -203,15 +204,6 @@ def _installed(registry: Registry) -> list[str]:
     if not methods:
         raise UnknownMethod("There is no method to show: no installed plugin brings one. Try efface doctor")
     return sorted(methods, key=lambda name: cost_hint(methods[name]) or 0.0)
-
-
-def _answered(requests: Sequence[Request], model: Model) -> list[Request]:
-    """The requests with the anchors that will be used."""
-    return [replace(one, concepts=tuple(_anchored(each, model.neutral) for each in one.concepts)) for one in requests]
-
-
-def _anchored(concept: Concept, neutral: str) -> Concept:
-    return replace(concept, anchor=neutral) if concept.anchor is None else concept
 
 
 def _showing(suite: Suite, requests: Sequence[Request], sampling: Sampling, figures: Figures | None) -> int:

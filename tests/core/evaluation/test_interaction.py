@@ -107,3 +107,9 @@ def test_the_controls_stay_rows_of_their_own(evaluated: Evaluate) -> None:
     found = evaluated("tilt", "bend", controls=["blank"])
     assert list(found.controls) == ["blank"]
     assert list(found.sampling["pictures"]) == ["base", "edited", "blank", "tilt-cat", "bend-dog"]
+
+
+def test_of_the_others_concepts_no_more_is_drawn_than_their_share_takes(evaluated: Evaluate) -> None:
+    pictures = evaluated("tilt", "bend").sampling["pictures"]
+    assert pictures["tilt-cat"] < pictures["edited"]
+    assert pictures["bend-dog"] < pictures["edited"]

@@ -56,11 +56,11 @@ TEMPLATES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
 )
 
 STACK = (
-    Concept("mosaic", kind="style"),
-    Concept("dot", anchor="dog", kind="person"),
-    Concept("car", anchor="house"),
-    Concept("cat", anchor="fish"),
     Concept("skull", anchor="mushroom"),
+    Concept("mosaic", kind="style"),
+    Concept("car", anchor="house"),
+    Concept("dot", anchor="dog", kind="person"),
+    Concept("cat", anchor="fish"),
 )
 
 PARTNERS = 6
