@@ -1,17 +1,15 @@
 """What GLoCE does to pictures, as Markdown tables: which it leaves alone, and how several concepts get along.
 
 First, of pictures of unrelated prompts, in how many no gate opened at any token, layer and step, and whether these are
-the base's to the last bit. Then concepts that are fitted alone and erased together: is each one as erased in the stack
-as it is alone, and does what none of them names stay? The model's suite gives prompts, sampler settings and judgement.
+the base's to the last bit. Then several concepts, one erasure for each: is each one as erased in the stack as it is
+alone, and does what none of them names stay? The model's suite gives prompts, sampler settings and judgement.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,9 @@ from efface.evaluation.targets import Targets
 from efface.generating import generate
 from efface.report.example import Wish
 from efface.suite import SHOWN
-from efface_gloce.gated import Gate, GatedLayer
+from efface_gloce.artifact import packed, unpacked
+from efface_gloce.gated import Gate, GatedLayer, Terms
+from efface_gloce.gloce import GLoCE
 from efface_gloce.maps import listening
 
 STEPS = 15
@@ -46,9 +46,9 @@ TEN = (
 
 
 class Bench:
-    """A model with its suite; `folder` keeps the statistics that fits share, `settings` are GLoCE's."""
+    """A model with its suite; `settings` are GLoCE's."""
 
-    def __init__(self, model: str, seeds: int, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(self, model: str, seeds: int, settings: dict[str, str]) -> None:
         self.pipe = efface.load(model)
         self.registry = efface.Registry.installed()
         self.reader = efface.Model(self.pipe, self.registry)
@@ -57,29 +57,20 @@ class Bench:
             raise SystemExit(f"No installed suite accepts {model}")
         self.suite = suite
         self.seeds = range(seeds)
-        self.folder = folder
         self.settings = settings
 
-    def fitted(self, concepts: Sequence[str]) -> list[efface.Erasure]:
-        """One erasure for each TEXT:ANCHOR, none of the others being among what it keeps."""
-        found = []
-        for concept in concepts:
-            text, _, anchor = concept.partition(":")
-            request = Wish(text, anchor).request(self.suite)
-            others = tuple(one.partition(":")[0] for one in concepts if one != concept)
-            found.append(
-                efface.erase(
-                    self.pipe,
-                    request.concepts,
-                    method="gloce",
-                    keep=request.keep,
-                    templates=request.templates,
-                    settings={**self.settings, "erased": others},
-                    folder=self.folder,
-                    registry=self.registry,
-                )
-            )
-        return found
+    def fitted(self, concepts: Sequence[str]) -> efface.Erasure:
+        """One fit for every TEXT:ANCHOR; none of them is among what it keeps."""
+        wishes = [Wish(text, anchor).request(self.suite) for text, anchor in map(parts, concepts)]
+        return efface.erase(
+            self.pipe,
+            [concept for wish in wishes for concept in wish.concepts],
+            method="gloce",
+            keep=list(dict.fromkeys(prompt for wish in wishes for prompt in wish.keep)),
+            templates=wishes[0].templates,
+            settings=self.settings,
+            registry=self.registry,
+        )
 
     def drawn(self, draws: Sequence[Draw], **options: Any) -> list[Any]:
         with fast_sampler(self.pipe):
@@ -108,6 +99,28 @@ class Bench:
         return float((np.asarray(self.suite.found(pictures, concept)) >= SHOWN).mean())
 
 
+def parts(concept: str) -> tuple[str, str]:
+    """What is erased and its anchor, of TEXT:ANCHOR."""
+    text, _, anchor = concept.partition(":")
+    return text, anchor
+
+
+def parted(erasure: efface.Erasure, registry: efface.Registry) -> list[efface.Erasure]:
+    """One erasure for each concept of a fit: what it would have been, had it been fitted alone."""
+    layers, terms = unpacked(erasure.fit), erasure.fit.facts["terms"]
+    return [
+        efface.Erasure.of(
+            GLoCE(),
+            efface.Fit(*packed({point: layer.at([row]) for point, layer in layers.items()}, [Terms(**terms[row])])),
+            efface.Request((concept,)),
+            origin=registry.origin(GLoCE),
+            base=erasure.header.base,
+            points=erasure.header.points,
+        )
+        for row, concept in enumerate(erasure.concepts)
+    ]
+
+
 class Opened:
     """Whether any gate opened in a picture of the batch under way; both its rows count, with guidance."""
 
@@ -130,7 +143,7 @@ def untouched(bench: Bench, concepts: Sequence[str]) -> Iterator[str]:
     yield "| concept | unrelated pictures | no gate opened | of these equal to the last bit |"
     yield "|---|---|---|---|"
     for concept in concepts:
-        (erasure,) = bench.fitted([concept])
+        erasure = bench.fitted([concept])
         targets = Targets(bench.suite, (erasure.request,), bench.reader.neutral, tuple(bench.seeds), batch_size=10)
         (target,) = targets.all()
         before = bench.drawn(target.unrelated, output_type="latent")
@@ -146,17 +159,17 @@ def untouched(bench: Bench, concepts: Sequence[str]) -> Iterator[str]:
 
 def together(bench: Bench, concepts: Sequence[str]) -> Iterator[str]:
     began = time.perf_counter()
-    erasures = bench.fitted(concepts)
+    erasures = parted(bench.fitted(concepts), bench.registry)
     taken = time.perf_counter() - began
-    yield f"{len(concepts)} concepts, {len(bench.seeds)} pictures of each; all fits {taken:.0f} s"
+    yield f"{len(concepts)} concepts, {len(bench.seeds)} pictures of each; the fit {taken:.0f} s"
     yield ""
     yield "| concept | shown before | erased alone | erased together | anchor alone | anchor together |"
     yield "|---|---|---|---|---|---|"
-    texts = [concept.partition(":")[0] for concept in concepts]
+    texts = [parts(concept)[0] for concept in concepts]
     with efface.Editor(bench.pipe, *erasures) as editor:
         stacked = {text: bench.drawn(bench.own(text)) for text in texts}
         for entry, concept in zip(list(editor.entries), concepts, strict=True):
-            text, _, anchor = concept.partition(":")
+            text, anchor = parts(concept)
             editor.disable()
             before = bench.drawn(bench.own(text))
             editor.enable(entry.label)
@@ -191,14 +204,13 @@ def main() -> None:
     arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     options = arguments.parse_args()
     settings = dict(pair.split("=", 1) for pair in options.set)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options.model, options.seeds, Path(folder), settings)
-        tables = [untouched(bench, options.untouched)] if options.untouched else []
-        tables += [together(bench, concepts) for concepts in (options.together or (TWO, TEN)) if concepts]
-        for table in tables:
-            for line in table:
-                print(line, flush=True)
-            print()
+    bench = Bench(options.model, options.seeds, settings)
+    tables = [untouched(bench, options.untouched)] if options.untouched else []
+    tables += [together(bench, concepts) for concepts in (options.together or (TWO, TEN)) if concepts]
+    for table in tables:
+        for line in table:
+            print(line, flush=True)
+        print()
 
 
 if __name__ == "__main__":

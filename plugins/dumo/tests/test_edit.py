@@ -19,7 +19,7 @@ from efface_dumo.branch import ENCODER, Branch, fresh_tensors
 from efface_dumo.conditions import Conditions
 from efface_dumo.dumo import DuMo
 from efface_dumo.halves import encoded
-from efface_dumo.skeleton import config_of, empty_unet, fill, frozen_unet
+from efface_dumo.skeleton import base_tensors, config_of, empty_unet, fill, frozen_unet
 
 Maker = Callable[..., efface.Erasure]
 Edited = Callable[..., Tensor]
@@ -155,6 +155,16 @@ def test_it_reads_the_further_conditions_of_sdxl(pipes: dict[str, Any], invented
         branch(sample, torch.tensor([7, 7]), given.text, conditions_).layers[-1] for conditions_ in (added, other)
     )
     assert not torch.equal(one, two)
+
+
+def test_the_further_conditions_of_sdxl_are_its_pipelines_for_a_whole_picture(pipes: dict[str, Any]) -> None:
+    pipe, latents = pipes["sdxl"], torch.zeros(2, 4, 8, 12)
+    size = (8 * pipe.vae_scale_factor, 12 * pipe.vae_scale_factor)
+    width = pipe.text_encoder_2.config.projection_dim
+    theirs = pipe._get_add_time_ids(size, (0, 0), size, torch.float32, text_encoder_projection_dim=width)
+    ours = conditions(pipe, ["a cat", "a dog"]).added(latents)
+    assert ours is not None
+    assert torch.equal(ours["time_ids"], theirs.expand(2, -1))
 
 
 # By timestep and layer
@@ -321,6 +331,14 @@ def test_under_a_lora_it_is_built_from_the_base(invented: Maker, edited: Edited)
         adapted, down_block_additional_residuals=tuple(residuals), mid_block_additional_residual=last
     )
     assert torch.equal(edited(adapted, invented(base)), by_arguments)
+
+
+def test_adapters_around_adapters_are_looked_through() -> None:
+    layer, adapted = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    adapted.base_layer = torch.nn.Linear(2, 2)
+    adapted.base_layer.base_layer = layer
+    found = base_tensors(torch.nn.ModuleDict({"layer": adapted}), ["layer.weight"])
+    assert found["layer.weight"].data_ptr() == layer.weight.data_ptr()
 
 
 def test_the_plan_counts_the_operations_of_a_pass(pipe: Any, invented: Maker) -> None:

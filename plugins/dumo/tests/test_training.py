@@ -19,7 +19,6 @@ from efface.settings import build
 from efface.testing import tiny_pipeline
 from efface_dumo.acceleration import accelerated
 from efface_dumo.branch import Branch, fresh_tensors
-from efface_dumo.checkpoint import Checkpoint, State
 from efface_dumo.dumo import DuMo
 from efface_dumo.fitting import Fitting
 from efface_dumo.skeleton import config_of
@@ -41,7 +40,7 @@ SMALL: dict[str, object] = {
     "store": "float32",
 }
 SHORT: dict[str, object] = {"trajectories": 1, "batch": 1, "table_cache": 1}
-NOWHERE = Checkpoint(None, "", {})
+NOWHERE = efface.Checkpoint(None)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +135,7 @@ def test_stage_1_erases_on_latents_it_never_saw(pipe: Any) -> None:
 
 def test_what_is_retained_changes_less(pipe: Any) -> None:
     def lost(weight: float) -> float:
-        with started(pipe, steps=4, rate=1e-2, retain_weight=weight, refresh_every=0) as training:
+        with started(pipe, steps=4, rate=1e-2, retain_weight=weight, ramp=0, refresh_every=0) as training:
             held_out = training.banks(2, "held out")
             train_branch(training, NOWHERE)
             return training.measured(held_out)["retain"]
@@ -301,16 +300,6 @@ def test_a_checkpoint_serves_the_training_that_it_is_of_and_no_other(
     assert {path.name.split("-")[1] for path in shared} == same
 
 
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path, "branch", {})
-    assert checkpoint.load() is None
-    checkpoint.save(State({"x": torch.ones(1)}, {"losses": []}))
-    assert checkpoint.path is not None
-    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-2])
-    with pytest.raises(efface.EffaceError, match=r"dumo-branch-.*not a checkpoint of this fit"):
-        checkpoint.load()
-
-
 def test_progress_says_both_losses(whole: efface.Erasure, told: list[str]) -> None:
     assert told[0] == "cat: latents, held out erased"
     for stage in ("branch", "table"):
@@ -398,7 +387,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_computed(
 
 
 def test_rates_weights_and_curves() -> None:
-    assert [ramped(step, 4.0) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1, 1]
+    assert [ramped(step, 4.0) for step in (0, 2, 4, 9)] == pytest.approx([0.01, 0.1, 1, 1])
     assert ramped(0, 0.0) == 1
     assert [rate_at(step, 4, 2.0, "cosine") for step in (0, 2)] == [2.0, 1.0]
     assert rate_at(3, 4, 2.0, "constant") == 2.0

@@ -93,13 +93,21 @@ def test_similarity_is_the_mean_cosine_of_tokens_one_to_eight(model: efface.Mode
 
 def test_what_is_kept_stays_as_it_is_whatever_else_the_boundary_is(model: efface.Model) -> None:
     keep = ["a dog", "red car", "The dog", "a red cat"]
-    (found,) = words(model, CAT, keep=keep, pool=("bird", "house"), boundaries=1)
+    (found,) = words(model, CAT, keep=keep, pool=("bird", "house"), boundaries=3)
     assert found.kept == ("a dog", "red car")
     assert found.dropped == ("a red cat",)
-    assert len(found.boundary) == 1
     (found,) = words(model, CAT, keep=keep, boundaries=0)
     assert (found.kept, found.boundary) == (("a dog", "red car"), ())
     assert words(model, CAT, keep=keep, boundary=("bird",))[0].kept == ("a dog", "red car")
+
+
+def test_words_are_chosen_only_until_there_are_enough_with_what_is_kept(model: efface.Model) -> None:
+    pool, keep = ("bird", "house", "tree"), ("a dog", "a red cat", "a car")
+
+    def chosen(boundaries: int) -> int:
+        return len(boundary(model, CAT, keep=keep, pool=pool, boundaries=boundaries))
+
+    assert [chosen(count) for count in (0, 2, 3, 4, 9)] == [0, 0, 1, 2, 3]
 
 
 def test_nothing_that_is_erased_is_next_to_it(model: efface.Model) -> None:

@@ -22,12 +22,13 @@ class DuMo:
     """
 
     name: ClassVar[str] = "dumo"
-    cost_hint: ClassVar[float] = 240.0
+    cost_hint: ClassVar[float] = 360.0
     covers: ClassVar[efface.Covers] = efface.Covers(
         families=("sd1", "sd2", "sdxl"), kinds=("skip", "mid"), bypassed_by=("image prompts",)
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "gated": {"gate": "both"},
+        "style": {"eta": 0.5},
         "explicit": {"table": "none", "gate": "off"},
         "esd": {
             "eta": 1.0,
@@ -75,24 +76,26 @@ class DuMo:
     crossed: float = efface.setting(
         0.75, min=0, max=1, help="share of retained rows with the empty prompt, or any kept one, on others' latents"
     )
-    steps: int = efface.setting(300, min=0, help="steps of stage 1, which trains the branch")
+    steps: int = efface.setting(400, min=0, help="steps of stage 1, which trains the branch")
     batch: int = efface.setting(4, min=1, help="erased rows in a step")
     retained: int = efface.setting(2, min=1, help="retained rows for each erased one")
     rate: float = efface.setting(1e-3, min=0, help="learning rate of stage 1")
     schedule: Literal["cosine", "constant"] = efface.setting("cosine", help="how learning rates go on")
-    retain_weight: float = efface.setting(30.0, min=0, help="weight of kept prompts in stage 1, in the end")
-    ramp: float = efface.setting(0.7, min=0, max=1, help="share of stage 1 over which that weight grows from nothing")
+    retain_weight: float = efface.setting(100.0, min=0, help="weight of kept prompts in stage 1, in the end")
+    ramp: float = efface.setting(
+        0.7, min=0, max=1, help="share of stage 1 over which that weight grows, from a hundredth of it"
+    )
     freeze: tuple[str, ...] = efface.setting((), help="parts of the branch's encoder that are not trained")
     table_steps: int = efface.setting(60, min=0, help="steps of stage 2, which trains the table")
     table_rate: float = efface.setting(1e-2, min=0, help="learning rate of stage 2")
-    table_retain_weight: float = efface.setting(30.0, min=0, help="weight of kept prompts in stage 2")
+    table_retain_weight: float = efface.setting(100.0, min=0, help="weight of kept prompts in stage 2")
     table_cache: int = efface.setting(40, min=1, help="erased rows that stage 2 goes through again and again")
     table_pull: float = efface.setting(0.0, min=0, help="weight of the table's mean squared distance from one")
     table_positive: bool = efface.setting(False, help="whether the table is kept from going below zero")
     precision: Literal["no", "fp16", "bf16"] = efface.setting("no", help="mixed precision of the training")
     checkpoint_every: int = efface.setting(100, min=1, help="steps between checkpoints")
     store: Literal["float16", "float32", "low-rank"] = efface.setting(
-        "float16", help="how the branch is kept; low-rank: as difference from the base"
+        "low-rank", help="how the branch is kept: as thin differences from the base, or whole"
     )
     rank: int = efface.setting(32, min=1, help="rank of the differences")
 

@@ -18,7 +18,6 @@ from efface_dumo.acceleration import accelerated
 from efface_dumo.attaching import new_modulation
 from efface_dumo.bank import Sampler
 from efface_dumo.branch import ENCODER, Branch, fresh_tensors
-from efface_dumo.checkpoint import Checkpoint
 from efface_dumo.conditions import names_of, prompts_of
 from efface_dumo.modulation import TABLES, Modulation
 from efface_dumo.packing import Part, packed
@@ -138,18 +137,18 @@ class Fitting:
         steps = int(self.model.pipe.scheduler.config.get("num_train_timesteps", 1000))
         return Student(self.unet, branch, modulation, self.settings.mid, steps, Counter())
 
-    def checkpoint(self, stage: str, index: int) -> Checkpoint:
+    def checkpoint(self, stage: str, index: int) -> efface.Checkpoint:
         """A file that only the same training finds; stage 1 is the same whatever stage 2 makes of it."""
+        name = f"dumo-{stage}"
         if self.run.folder is None:
-            return Checkpoint(None, stage, {})
+            return self.run.checkpoint(name)
         settings = {name: value for name, value in as_dict(self.settings).items() if name not in NO_PART_OF_TRAINING}
         if stage == BRANCH_STAGE:
             settings |= {"table": self.settings.table == "blend"}
             settings = {name: value for name, value in settings.items() if not name.startswith("table_")}
             settings = {name: value for name, value in settings.items() if name not in NO_PART_OF_STAGE_ONE}
-        asked = {"request": self.request.to_json(), "concept": index, "seed": self.run.seed}
         base = fingerprint(self.model.pipe, self.model.points("skip"))
-        return Checkpoint(self.run.folder, stage, asked | {"settings": settings, "base": base})
+        return self.run.checkpoint(name, settings, self.request.to_json(), index, self.run.seed, base)
 
     def _stored(self, branch: Branch) -> tuple[Stored, dict[str, Any]]:
         """The branch as the erasure keeps it, with what that takes and costs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,16 @@ import efface
 from efface.errors import unknown
 from efface_dumo.bank import Bank
 from efface_dumo.branch import ENCODER, Branch
-from efface_dumo.checkpoint import Checkpoint, State, optimizer_tensors, restore_optimizer
 from efface_dumo.training import Banks, History, Training, descend, rate_at
 
+if TYPE_CHECKING:
+    from efface.checkpoint import State
+
 STAGE = "branch"
+START = 0.01
 
 
-def train_branch(training: Training, checkpoint: Checkpoint) -> tuple[Banks, History]:
+def train_branch(training: Training, checkpoint: efface.Checkpoint) -> tuple[Banks, History]:
     """Train the student's branch in place; its modulation stays as it is.
 
     Returns the latents as they are at the end, for stage 2, and the losses. With a checkpoint of the same training
@@ -35,7 +38,7 @@ def train_branch(training: Training, checkpoint: Checkpoint) -> tuple[Banks, His
         _step(training, optimizer, banks, losses, step)
         training.tell(step + 1, settings.steps, STAGE, losses)
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-            checkpoint.save(_state(training, optimizer, banks, losses))
+            _save(training, checkpoint, optimizer, banks, losses)
     training.student.branch.requires_grad_(False)
     return banks, losses
 
@@ -79,11 +82,11 @@ def _step(training: Training, optimizer: torch.optim.Optimizer, banks: Banks, lo
 
 
 def ramped(step: int, length: float) -> float:
-    """The share of the weight of kept prompts that counts in a step: growing evenly over `length` steps, then all.
+    """The share of the weight of kept prompts that counts in a step: from a hundredth to all, by equal factors.
 
     What the branch learns first acts on every prompt; held back from the start, it learns nothing.
     """
-    return min(1.0, (step + 1) / length) if length else 1.0
+    return float(START ** (1 - min(1.0, step / length))) if length else 1.0
 
 
 def _refresh(training: Training, banks: Banks, step: int) -> None:
@@ -95,27 +98,25 @@ def _refresh(training: Training, banks: Banks, step: int) -> None:
     bank.replace(rows, inputs)
 
 
-def _state(training: Training, optimizer: torch.optim.Optimizer, banks: Banks, losses: History) -> State:
+def _save(
+    training: Training,
+    checkpoint: efface.Checkpoint,
+    optimizer: torch.optim.Optimizer,
+    banks: Banks,
+    losses: History,
+) -> None:
     tensors = {f"branch.{name}": tensor for name, tensor in training.student.branch.state_dict().items()}
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()}
     for side, bank in vars(banks).items():
         tensors |= {f"{side}.{name}": tensor for name, tensor in vars(bank).items()}
-    facts: dict[str, Any] = {"losses": losses.to_json(), "evaluations": dict(training.student.evaluations)}
-    scaler = training.accelerator.scaler
-    return State(tensors, facts | ({"scaler": scaler.state_dict()} if scaler is not None else {}))
+    training.save(checkpoint, optimizer, tensors, losses)
 
 
 def _restored(training: Training, optimizer: torch.optim.Optimizer, found: State) -> tuple[Banks, History, int]:
     with torch.no_grad():
         for name, weight in training.student.branch.named_parameters():
             weight.copy_(found.tensors[f"branch.{name}"])
-    restore_optimizer(optimizer, found.part("optimizer."))
-    training.student.evaluations.clear()
-    training.student.evaluations.update(found.facts["evaluations"])
-    if training.accelerator.scaler is not None:
-        training.accelerator.scaler.load_state_dict(found.facts["scaler"])
     banks = Banks(*(Bank(**_placed(found.part(f"{side}."), training.device)) for side in ("erased", "kept")))
-    losses = History(**found.facts["losses"])
+    losses = training.restored(optimizer, found)
     return banks, losses, len(losses.erase)
 
 

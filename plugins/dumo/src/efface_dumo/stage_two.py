@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from efface_dumo.checkpoint import Checkpoint, State, optimizer_tensors, restore_optimizer
+import efface
 from efface_dumo.halves import Features
 from efface_dumo.lesson import Lesson
 from efface_dumo.training import Banks, History, Training, descend, rate_at
+
+if TYPE_CHECKING:
+    from efface.checkpoint import State
 
 STAGE = "table"
 
@@ -41,7 +44,7 @@ class Cache:
         return self.lesson.rows(rows, len(erased)), self.outputs.rows(rows)
 
 
-def train_modulation(training: Training, banks: Banks, checkpoint: Checkpoint) -> History:
+def train_modulation(training: Training, banks: Banks, checkpoint: efface.Checkpoint) -> History:
     """Train the student's modulation in place; the branch stays as it is.
 
     A row of the table that no timestep falls into keeps its start.
@@ -56,7 +59,8 @@ def train_modulation(training: Training, banks: Banks, checkpoint: Checkpoint) -
         _step(training, optimizer, cache, losses, step)
         training.tell(step + 1, settings.table_steps, STAGE, losses)
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.table_steps:
-            checkpoint.save(_state(training, optimizer, losses))
+            numbers = {f"modulation.{name}": tensor for name, tensor in modulation.state_dict().items()}
+            training.save(checkpoint, optimizer, numbers, losses)
     modulation.requires_grad_(False)
     return losses
 
@@ -93,21 +97,8 @@ def _turn(training: Training, side: str, step: int) -> Tensor:
     return order[step % turns * batch :][:batch]
 
 
-def _state(training: Training, optimizer: torch.optim.Optimizer, losses: History) -> State:
-    tensors = {f"modulation.{name}": tensor for name, tensor in training.student.modulation.state_dict().items()}
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()}
-    scaler = training.accelerator.scaler
-    facts: dict[str, Any] = {"losses": losses.to_json(), "evaluations": dict(training.student.evaluations)}
-    return State(tensors, facts | ({"scaler": scaler.state_dict()} if scaler is not None else {}))
-
-
 def _restored(training: Training, optimizer: torch.optim.Optimizer, found: State | None) -> History:
     if found is None:
         return History([], [])
     training.student.modulation.load_state_dict(found.part("modulation."))
-    restore_optimizer(optimizer, found.part("optimizer."))
-    training.student.evaluations.clear()
-    training.student.evaluations.update(found.facts["evaluations"])
-    if training.accelerator.scaler is not None:
-        training.accelerator.scaler.load_state_dict(found.facts["scaler"])
-    return History(**found.facts["losses"])
+    return training.restored(optimizer, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from efface_dumo.student import Student
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from efface.checkpoint import State
     from efface_dumo.dumo import DuMo
 
 MILESTONES = 20
@@ -121,6 +122,29 @@ class Training:
         student = self.student
         outputs = student.outputs(given.sample, given.timestep, given.conditions)
         return student.decoded(student.changed(given.features, outputs, given.timestep))
+
+    def save(
+        self,
+        checkpoint: efface.Checkpoint,
+        optimizer: torch.optim.Optimizer,
+        tensors: Mapping[str, Tensor],
+        losses: History,
+    ) -> None:
+        """Keep a stage's own tensors, and the optimizer, the losses and the counters so far."""
+        own = {f"optimizer.{name}": tensor for name, tensor in efface.optimizer_tensors(optimizer).items()}
+        facts: dict[str, Any] = {"losses": losses.to_json(), "evaluations": dict(self.student.evaluations)}
+        if self.accelerator.scaler is not None:
+            facts["scaler"] = self.accelerator.scaler.state_dict()
+        checkpoint.save({**tensors, **own}, facts)
+
+    def restored(self, optimizer: torch.optim.Optimizer, found: State) -> History:
+        """The losses of a checkpoint; its optimizer and counters are put back."""
+        efface.restore_optimizer(optimizer, found.part("optimizer."))
+        self.student.evaluations.clear()
+        self.student.evaluations.update(found.facts["evaluations"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(found.facts["scaler"])
+        return History(**found.facts["losses"])
 
     def tell(self, step: int, steps: int, what: str, losses: History) -> None:
         """Progress, with both losses as they stood at the last of twenty milestones."""

@@ -63,7 +63,7 @@ class GLoCE:
     boundary: tuple[str, ...] = efface.setting((), help="words next to the concept that set the threshold; chosen")
     centre: str = efface.setting("", help="words for nothing special, about which the gate measures; neutral prompt")
     pool: tuple[str, ...] = efface.setting((), help="words to choose from, or objects, persons, artists, styles")
-    boundaries: int = efface.setting(3, min=0, help="how many boundary words are chosen: the most similar")
+    boundaries: int = efface.setting(3, min=0, help="how many boundary words to choose, less the prompts to keep")
     mappings: int = efface.setting(0, min=0, help="how many mapping words are chosen: the least similar")
     erased: tuple[str, ...] = efface.setting((), help="names that other erasures are for: never boundary or mapping")
     rows: Literal["prompt", "all"] = efface.setting(

@@ -42,8 +42,9 @@ class Choice:
     """What is given by hand, and how the rest is chosen.
 
     `mapping`, `boundary` and `centre` are words by hand, empty to choose; `pool` are words to choose from, the name of
-    a list standing for its words; `boundaries` and `mappings` say how many to choose; `erased` are names that other
-    erasures are for. `template` takes the words, "" for one that goes with the kind of concept.
+    a list standing for its words. `mappings` says how many to choose, `boundaries` how many there are to be with the
+    prompts to keep. `erased` are names that other erasures are for. `template` takes the words, "" for one that goes
+    with the kind of concept.
     """
 
     template: str = ""
@@ -127,7 +128,7 @@ def _words(
     by_hand, taken_out = _parted(choice.boundary, erased, _is_said)
     becomes, unfit = _parted(choice.mapping, erased, _is_said)
     ranked = _ranked(model, target[0], pool, own)
-    boundary = by_hand if choice.boundary else ranked[::-1][: choice.boundaries]
+    boundary = by_hand if choice.boundary else ranked[::-1][: max(0, choice.boundaries - len(kept))]
     if not boundary and not kept:
         raise efface.BadConcept(
             f"Concept {concept.text!r}: no words are left that are next to it and stay. Give some as boundary "
