@@ -1,8 +1,9 @@
 """What DuMo costs: a pass with active and with inactive concepts, and training against fresh trajectories.
 
 The U-Net has the width and depth of SD 1.5 with random weights. Operations are counted on 64 x 64 latents without
-computing anything; times are taken on smaller ones, alternating in one run. `--ablation` fits and evaluates instead:
-the branch alone, and with a table by time, by layer and by both, all from the same branch.
+computing anything. Times are taken on smaller ones, edited and plain calls alternating: processor time, the least of
+all rounds. `--ablation` fits and evaluates instead: the branch alone, and with a table by time, by layer and by both,
+all from the same branch.
 """
 
 from __future__ import annotations
@@ -167,13 +168,13 @@ def timed(rounds: int, size: int) -> None:
     def call() -> None:
         pipe.unet(sample, 500, encoder_hidden_states=text)
 
-    print(f"a pass on {size} x {size} latents, {torch.get_num_threads()} threads, ratio to the plain call:")
+    print(f"a pass on {size} x {size} latents, {torch.get_num_threads()} threads, to the plain call:")
     for name, (concepts, enabled) in cases(pipe.unet).items():
         patch = efface.Patch(pipe)
         for method, fit in concepts:
             method.apply(patch, [fit])
-        ratios = compared(pipe, [patch] if enabled else [], call, rounds)
-        print(f"  {name:28} median {statistics.median(ratios):.3f} ({min(ratios):.3f} .. {max(ratios):.3f})")
+        edited, plain = compared(pipe, [patch] if enabled else [], call, rounds)
+        print(f"  {name:28} {min(edited) / min(plain):.3f} ({min(edited):.2f} s, plain {min(plain):.2f} s)", flush=True)
 
 
 class Holder:
@@ -206,9 +207,11 @@ def branch_for(unet: Any, factor: float = 1.0, numbers: Tensor | None = None) ->
     return DuMo(gate_factor=factor, store="float32"), efface.Fitted(fit, efface.Request((efface.Concept("x"),)))
 
 
-def compared(pipe: Any, patches: list[efface.Patch], call: Callable[[], None], rounds: int) -> list[float]:
-    """Ratios of neighbouring calls, edited to plain, which of the two comes first alternating; the first warms up."""
-    wiring, ratios = Wiring(pipe), []
+def compared(
+    pipe: Any, patches: list[efface.Patch], call: Callable[[], None], rounds: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of edited calls and of plain ones, which of the two comes first alternating; the first warms up."""
+    wiring = Wiring(pipe)
 
     def edited() -> float:
         wiring.set(patches)
@@ -218,16 +221,18 @@ def compared(pipe: Any, patches: list[efface.Patch], call: Callable[[], None], r
             wiring.clear()
 
     edited()
+    pairs = []
     for place in range(rounds):
         one, other = (edited(), seconds(call)) if place % 2 else (seconds(call), edited())
-        ratios.append(one / other if place % 2 else other / one)
-    return ratios
+        pairs.append((one, other) if place % 2 else (other, one))
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
 def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    """Of the processor, so that other programs do not count."""
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def ablation(concept: str, settings: Mapping[str, str], seeds: int, checkpoints: Path | None) -> None:

@@ -28,7 +28,8 @@ def free_bytes(device: torch.device) -> int | None:
         return int(psutil.virtual_memory().available)
     import torch
 
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+    tell = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return int(tell(device)[0]) if tell else None
 
 
 def _files(source: Path) -> Iterator[Path]:

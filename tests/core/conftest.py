@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import efface
+from efface.testing.bench import fresh
 from efface.testing.pipelines import tiny_pipeline
-
-TABLES = (
-    "_forward_pre_hooks",
-    "_forward_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-)
+from efface.testing.state import State, marks
 
 
 def drawn(run: efface.Run, request: efface.Request, name: str, *shape: int) -> Tensor:
@@ -187,17 +180,6 @@ class ToyPlugin:
         return list(TOYS.values())
 
 
-@dataclass(frozen=True)
-class State:
-    """All of a pipeline that an erasure may not change, as values that compare."""
-
-    weights: str
-    keys: tuple[str, ...]
-    hooks: Mapping[str, tuple[int, ...]]
-    modes: str
-    rng: str
-
-
 def modules(pipe: Any) -> Iterator[tuple[str, nn.Module]]:
     for part, root in sorted(pipe.components.items()):
         if isinstance(root, nn.Module):
@@ -205,47 +187,13 @@ def modules(pipe: Any) -> Iterator[tuple[str, nn.Module]]:
                 yield f"{part}.{name}".rstrip("."), module
 
 
-def hook_counts(pipe: Any) -> dict[str, tuple[int, ...]]:
-    """How many entries every hook table of every module has, for modules with any."""
-    counts = {name: tuple(len(getattr(module, table)) for table in TABLES) for name, module in modules(pipe)}
-    return {name: found for name, found in counts.items() if any(found)}
-
-
 def hooks_of(pipe: Any) -> Counter[str]:
     """Every hook by module and function, so that a doubled or foreign one shows."""
     return Counter(
         f"{name} {table} {getattr(hook, '__qualname__', type(hook).__qualname__)}"
         for name, module in modules(pipe)
-        for table in TABLES[:2]
+        for table in ("_forward_pre_hooks", "_forward_hooks")
         for hook in getattr(module, table).values()
-    )
-
-
-def weight_hash(pipe: Any) -> str:
-    digest = hashlib.sha256()
-    for name, module in modules(pipe):
-        for own, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            digest.update(f"{name}.{own} {tensor.dtype} {tensor.device} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def state_of(pipe: Any) -> State:
-    parts = {part: root for part, root in sorted(pipe.components.items()) if isinstance(root, nn.Module)}
-    modes = [
-        *(f"{name} {type(module).__name__} {module.training}" for name, module in modules(pipe)),
-        *(
-            f"{part}.{name} {weight.requires_grad} {weight.grad is not None}"
-            for part, root in parts.items()
-            for name, weight in root.named_parameters()
-        ),
-    ]
-    return State(
-        weights=weight_hash(pipe),
-        keys=tuple(f"{part}.{key}" for part, root in parts.items() for key in root.state_dict()),
-        hooks=hook_counts(pipe),
-        modes="\n".join(modes),
-        rng=hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
     )
 
 
@@ -278,28 +226,17 @@ def hooks() -> Callable[[Any], Counter[str]]:
 
 @pytest.fixture(scope="session")
 def state() -> Callable[[Any], State]:
-    return state_of
+    return State.of
 
 
 @pytest.fixture(scope="session")
-def weights() -> Callable[[Any], str]:
-    return weight_hash
+def weights() -> Callable[[Any], tuple[tuple[str, str], ...]]:
+    return lambda pipe: tuple(State.of(pipe).weights.items())
 
 
 @pytest.fixture(scope="session")
 def latents() -> Callable[..., Tensor]:
     return latents_of
-
-
-def marks_of(pipe: Any) -> tuple[object, ...]:
-    """What cannot stay the same when a state changes; quick to take. torch counts every write to a tensor."""
-    found = [module for _, module in modules(pipe)]
-    tensors = [tensor for module in found for tensor in (*module._parameters.values(), *module._buffers.values())]
-    return (
-        [(id(one), one._version, one.requires_grad, one.grad is None) for one in tensors if one is not None],
-        [module.training for module in found],
-        hook_counts(pipe),
-    )
 
 
 @dataclass
@@ -309,11 +246,11 @@ class Shared:
     marks: tuple[object, ...]
 
     def check(self) -> None:
-        marks = marks_of(self.pipe)
-        if marks != self.marks:
-            now = dataclasses.replace(state_of(self.pipe), rng=self.state.rng)
-            assert now == self.state, "this test left a shared pipeline changed"
-            self.marks = marks
+        now = marks(self.pipe)
+        if now != self.marks:
+            changed = self.state.changed(dataclasses.replace(State.of(self.pipe), random=self.state.random))
+            assert not changed, f"this test left a shared pipeline changed: {changed}"
+            self.marks = now
 
 
 @pytest.fixture(scope="session")
@@ -327,10 +264,8 @@ def shared(_shared: dict[str, Shared]) -> Iterator[Callable[[str], Any]]:
 
     def get(family: str) -> Any:
         if family not in _shared:
-            pipe = tiny_pipeline(family)  # type: ignore[arg-type]
-            # transformers puts hooks of its own on a text encoder when it is first used
-            efface.Model(pipe).encode(["a"])
-            _shared[family] = Shared(pipe, state_of(pipe), marks_of(pipe))
+            pipe = fresh(family)  # type: ignore[arg-type]
+            _shared[family] = Shared(pipe, State.of(pipe), marks(pipe))
         used.add(family)
         return _shared[family].pipe
 

@@ -12,6 +12,7 @@ from efface.testing import tiny_pipeline
 from efface_adavd.adavd import AdaVD
 from efface_adavd.words import Words
 
+PARTS = ("centre", "concept", "instead")
 REQUEST = efface.Request((efface.Concept("red cat", anchor="dog", synonyms=("kitten",)),))
 
 
@@ -49,8 +50,8 @@ def test_values_may_be_relative_to_the_empty_prompts(model: efface.Model) -> Non
 def test_every_layer_has_values_of_its_own(model: efface.Model) -> None:
     fit = AdaVD().fit(model, REQUEST, efface.Run())
     points = model.points("cross_attn.v")
-    assert sorted(fit.tensors) == sorted(f"{point.name}.{part}" for point in points for part in ("centre", "concept"))
-    found = words(model, relative=True, anchored=False)
+    assert sorted(fit.tensors) == sorted(f"{point.name}.{part}" for point in points for part in PARTS)
+    found = words(model, relative=True)
     for point in points:
-        values = found.concept @ model.weight(point).T
-        assert torch.equal(fit.tensors[f"{point.name}.concept"], values)
+        values = found.values(model.weight(point))
+        assert all(torch.equal(fit.tensors[f"{point.name}.{part}"], values[part]) for part in PARTS)

@@ -22,7 +22,7 @@ pytest.importorskip("efface_studio")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PICTURES = os.environ.get("EFFACE_STUDIO_PICTURES")
-START = 180.0
+START = 600.0
 FIT = 600_000
 DRAW = 400_000
 
@@ -114,6 +114,7 @@ def choose(page: Any, menu: str, name: str) -> None:
 def erase(page: Any, concept: str, anchor: str, method: str) -> None:
     """Fill in the form, press the button, and wait until the erasure is on."""
     choose(page, "method", method)
+    page.fill("#keep textarea, #keep input", "a dog, a bird")
     page.fill("#concept textarea, #concept input", concept)
     page.fill("#anchor textarea, #anchor input", anchor)
     first = efface.describe(efface.Registry.installed().method(method))[0].name

@@ -25,9 +25,10 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class State:
-    """A pipeline's weights, hooks, modules, modes and parts, and the state of the process's random generators."""
+    """A pipeline's weights and their keys, hooks, modules, modes and parts, and the process's random generators."""
 
     weights: Mapping[str, str]
+    keys: Mapping[str, str]
     hooks: Mapping[str, tuple[int, ...]]
     modules: Mapping[str, str]
     modes: Mapping[str, str]
@@ -38,6 +39,7 @@ class State:
     def of(cls, pipe: Any) -> State:
         return cls(
             weights={name: _digest(tensor) for name, tensor in _tensors(pipe)},
+            keys=dict.fromkeys(_keys(pipe), ""),
             hooks={name: _hooks(module) for name, module in _modules(pipe)},
             modules={name: _kind(module) for name, module in _modules(pipe)},
             modes=dict(_modes(pipe)),
@@ -79,6 +81,13 @@ def _tensors(pipe: Any) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{own}", tensor
 
 
+def _keys(pipe: Any) -> Iterator[str]:
+    """What a module saves, which may be less than it has, or go by other names."""
+    for part, root in sorted(pipe.components.items()):
+        if isinstance(root, nn.Module):
+            yield from (f"{part}.{key}" for key in root.state_dict())
+
+
 def _digest(tensor: Tensor) -> str:
     raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
     return f"{tensor.dtype} {tensor.device} {tuple(tensor.shape)} {hashlib.sha256(raw.data).hexdigest()}"
@@ -106,7 +115,9 @@ def _modes(pipe: Any) -> Iterator[tuple[str, str]]:
 def _parts(pipe: Any) -> Iterator[tuple[str, str]]:
     yield from ((name, str(id(part))) for name, part in sorted(pipe.components.items()))
     yield from ((f"attribute {name}", "") for name in sorted(vars(pipe)))
-    yield "scheduler's settings", repr(sorted(pipe.scheduler.config.items(), key=str))
+    # what begins with an underscore is where the settings come from, and saving a pipeline changes that
+    settings = sorted((key, value) for key, value in pipe.scheduler.config.items() if not key.startswith("_"))
+    yield "scheduler's settings", repr(settings)
 
 
 def _random() -> Iterator[tuple[str, str]]:

@@ -87,7 +87,7 @@ def test_the_help_lists_every_command_with_a_whole_sentence(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["erasee"], "No command 'erasee'; there are: apply, check, compare, compose, demo, doctor, erase,"),
+        (["erasee"], "No command 'erasee'; there are: apply, attack, card, check, compare, compose, demo,"),
         (["--fast", "plugins"], "No such option '--fast'. (see efface --help)"),
         (["plugins", "--jsn"], "No such option '--jsn'. Did you mean '--json'? (see efface plugins --help)"),
         (["points"], "Missing argument 'MODEL'. (see efface points --help)"),

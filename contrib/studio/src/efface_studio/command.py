@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
+import efface
+from efface.cli.options import command
+
 LOCAL = "127.0.0.1"
 
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="\b\nExamples:\n  efface studio picturebook\n  efface studio picturebook --port 7870 --folder out/mine",
-)
-@click.argument("model", default="picturebook")
+@command("efface studio picturebook", "efface studio picturebook --port 7870 --folder out/mine")
+@click.argument("model", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Where the page is.")
 @click.option(
     "--folder",
@@ -23,14 +23,22 @@ LOCAL = "127.0.0.1"
     help="Where erasures and the policy file are saved.",
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
-def studio(model: str, port: int, folder: Path, browser: bool) -> None:
-    """Open a page in the browser to erase from MODEL, and to compare, switch and save erasures.
+def studio(model: str | None, port: int, folder: Path, browser: bool) -> None:
+    """Open a page in the browser to erase, compare, switch and save.
 
-    The page is served on this machine alone.
+    MODEL is the first installed one unless given. The page is served on this machine alone.
     """
     from efface_studio.app import serve
     from efface_studio.session import Session
 
-    session = Session(model, folder)
+    session = Session(model or first(), folder)
     click.echo(f"http://{LOCAL}:{port}")
     serve(session, host=LOCAL, port=port, browser=browser)
+
+
+def first() -> str:
+    """The first model that a plugin brings."""
+    models = efface.Registry.installed().models()
+    if not models:
+        raise click.UsageError("No plugin brings a model: name a folder, a file or a hub id")
+    return next(iter(models))
