@@ -2,13 +2,14 @@
 
 Four sorts of edit stand for the methods: one thin map of the text (closed forms), thin maps and adds at every value
 projection (adapters), a gated thin edit of every cross-attention output, and an edit of every skip connection. A round
-measures, one after the other, the plain call, each sort alone and the stack. Times are the processor's, the least of
-all rounds, so that other work on the machine counts little; costs are differences to the plain call.
+measures each sort alone and the stack, every one between two plain calls whose mean it is held against, so that a
+machine that is slower for a while is slower for both. Times are the processor's; the cost is the median of all rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from itertools import cycle, islice
@@ -77,17 +78,24 @@ SORTS = {
 
 
 @torch.no_grad()
-def seconds(pipe: Holder, patches: list[Patch], given: tuple[Tensor, int, Tensor]) -> float:
-    """One call of the U-Net with these patches, after one that places their factors."""
+def cost(pipe: Holder, patches: list[Patch], given: tuple[Tensor, int, Tensor]) -> float:
+    """What these patches add to a call of the U-Net, as a share of the plain call."""
+    before = seconds(pipe, given)
     wiring = Wiring(pipe)
     wiring.set(patches)
     try:
-        pipe.unet(*given)
-        start = time.process_time()
-        pipe.unet(*given)
-        return time.process_time() - start
+        pipe.unet(*given)  # places their factors
+        edited = seconds(pipe, given)
     finally:
         wiring.clear()
+    return edited / ((before + seconds(pipe, given)) / 2) - 1
+
+
+def seconds(pipe: Holder, given: tuple[Tensor, int, Tensor]) -> float:
+    """One call of the U-Net as it is now."""
+    start = time.process_time()
+    pipe.unet(*given)
+    return time.process_time() - start
 
 
 def patched(pipe: Holder, put: Callable[[Patch], None]) -> Patch:
@@ -100,7 +108,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--width", type=int, default=64, help="320 is Stable Diffusion 1.5's")
     arguments.add_argument("--latents", type=int, default=32)
-    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--rounds", type=int, default=15)
     options = arguments.parse_args()
     torch.manual_seed(0)
     channels = tuple(options.width * factor for factor in (1, 2, 4, 4))
@@ -119,15 +127,20 @@ def report(pipe: Holder, given: tuple[Tensor, int, Tensor], count: int, rounds: 
     names = list(islice(cycle(SORTS), count))
     stack = [patched(pipe, SORTS[name]) for name in names]
     singles = {name: stack[names.index(name)] for name in dict.fromkeys(names)}
-    runs: dict[str, list[Patch]] = {"plain": [], **{name: [one] for name, one in singles.items()}, "stack": stack}
-    least = dict.fromkeys(runs, float("inf"))
+    runs: dict[str, list[Patch]] = {**{name: [one] for name, one in singles.items()}, "stack": stack}
+    measured: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, patches in runs.items():
-            least[name] = min(least[name], seconds(pipe, patches, given))
-    cost = {name: one / least["plain"] - 1 for name, one in least.items()}
-    parts = sum(cost[name] for name in names)
-    alone = ", ".join(f"{name} {cost[name]:+.1%}" for name in singles)
-    print(f"stack of {count:2}: {cost['stack']:+.1%} of the plain call, sum of parts {parts:+.1%}; alone: {alone}")
+            measured[name].append(cost(pipe, patches, given))
+    middle = {name: statistics.median(found) for name, found in measured.items()}
+    parts = sum(middle[name] for name in names)
+    low, *_, high = statistics.quantiles(measured["stack"], n=4)
+    alone = ", ".join(f"{name} {middle[name]:+.1%}" for name in singles)
+    print(
+        f"stack of {count:2}: {middle['stack']:+.1%} of the plain call (half of the rounds {low:+.1%} to {high:+.1%}), "
+        f"sum of parts {parts:+.1%}; alone: {alone}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
