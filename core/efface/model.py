@@ -229,7 +229,8 @@ class Model:
 
     def _ends(self, ids: Tensor) -> Tensor:
         """The position of each prompt's end-of-text token."""
-        return (ids == self.pipe.tokenizer.eos_token_id).int().argmax(1)
+        ended: Tensor = ids == self.pipe.tokenizer.eos_token_id
+        return ended.int().argmax(1)
 
     def _embed(self, prompts: list[str]) -> tuple[Tensor, Any]:
         found = self.pipe.encode_prompt(

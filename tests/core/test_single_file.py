@@ -76,9 +76,7 @@ def text_name(name: str) -> str:
 
 def checkpoint(pipe: Any) -> dict[str, torch.Tensor]:
     parts = ((pipe.unet, unet_name), (pipe.vae, vae_name), (pipe.text_encoder, text_name))
-    return {
-        name(key): value.contiguous().clone() for part, name in parts for key, value in part.state_dict().items()
-    }
+    return {name(key): value.contiguous().clone() for part, name in parts for key, value in part.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
