@@ -79,9 +79,10 @@ def anchored(request: Request, neutral: str) -> Request:
 
 def together(suite: Suite) -> tuple[Request, ...]:
     """A request for each concept that the suite wants erased together; BadConcept where it names none."""
-    if not suite.stack:
+    named = getattr(suite, "stack", ())  # a suite of its own class may be older than this
+    if not named:
         raise BadConcept(f"The suite {suite.name} names no concepts to erase together")
-    return tuple(Wish(one.text, one.anchor, one.synonyms, one.kind).request(suite) for one in suite.stack)
+    return tuple(Wish(one.text, one.anchor, one.synonyms, one.kind).request(suite) for one in named)
 
 
 def shown_together(suite: Suite, requests: Sequence[Request]) -> tuple[Prompt, ...]:
