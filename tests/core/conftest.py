@@ -284,6 +284,18 @@ def pipe(shared: Callable[[str], Any]) -> Any:
     return shared("sd1")
 
 
+@pytest.fixture
+def project_text(pipe: Any) -> Iterator[Callable[[], None]]:
+    """Makes the shared U-Net project its text; afterwards that attribute is plain again, as it was."""
+
+    def project() -> None:
+        pipe.unet.encoder_hid_proj = torch.nn.Identity()
+
+    yield project
+    del pipe.unet.encoder_hid_proj
+    pipe.unet.encoder_hid_proj = None
+
+
 @pytest.fixture(scope="session")
 def erasures(registry: efface.Registry) -> Mapping[str, efface.Erasure]:
     """One erasure of "cat" by every toy method, by its name; "tilt dog", "team dog" and so on are of "dog"."""

@@ -285,9 +285,9 @@ def test_fused_projections_are_refused_before_anything_changes(
         editor.fuse()
 
 
-def test_a_projection_of_the_text_is_refused(pipe: Any, open_editor: Any, monkeypatch: Any, weights: Any) -> None:
+def test_a_projection_of_the_text_is_refused(pipe: Any, open_editor: Any, project_text: Any, weights: Any) -> None:
     editor, before = open_editor("tilt"), weights(pipe)
-    monkeypatch.setattr(pipe.unet, "encoder_hid_proj", torch.nn.Identity())
+    project_text()
     with pytest.raises(BadEdit, match="encoder_hid_proj"):
         editor.fuse()
     assert weights(pipe) == before

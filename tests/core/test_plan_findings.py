@@ -151,11 +151,9 @@ def test_adapters_are_a_warning(registry: Registry, erasures: Erasures) -> None:
 # Ways around
 
 
-def test_image_prompts_are_a_warning_once_the_unet_takes_them_in(
-    plan: Any, pipe: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_prompts_are_a_warning_once_the_unet_takes_them_in(plan: Any, project_text: Any) -> None:
     assert about(plan("tilt"), "bypass") == []
-    monkeypatch.setattr(pipe.unet, "encoder_hid_proj", torch.nn.Identity())
+    project_text()
     assert about(plan("tilt"), "bypass") == [("warning", ("tilt-cat",))]
 
 
