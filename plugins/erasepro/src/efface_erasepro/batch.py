@@ -138,15 +138,15 @@ def batch(
     still = [(second + row, position, weight) for row, position, weight in _still(others, stays, choice)]
     labels = tuple(f"{target.prompts[pair.row]} [{_part(target, pair)}]" for pair in pairs)
     sorts = [f"{wanted[pair.row // len(templates)][0]} [{_sort(target, pair)}]" for pair in pairs]
-    names = tuple(dict.fromkeys(sorts)) if choice.averaged else labels
+    columns = {name: index for index, name in enumerate(dict.fromkeys(sorts))}
     return Batch(
         prompts=(*prompts, *prompts),
         edited=len(prompts),
         targets=Cells.of((pair.row, pair.target, pair.weight) for pair in pairs),
         anchors=Cells.of((len(prompts) + first + turns[pair.row], pair.anchor, pair.weight) for pair in pairs),
         labels=labels,
-        columns=torch.tensor([names.index(one) for one in sorts]) if choice.averaged else torch.arange(len(labels)),
-        column_labels=names,
+        columns=torch.tensor([columns[one] for one in sorts]) if choice.averaged else torch.arange(len(labels)),
+        column_labels=tuple(columns) if choice.averaged else labels,
         kept=Cells.of(
             [
                 *_kept(anchor, range(len(anchor.prompts)), first, choice.pads),

@@ -62,8 +62,13 @@ class Demand:
             kept=kept,
             still=Columns.pairs(still, still_base, labels=batch.still_labels),
             still_base=still_base,
-            rtol=None if x.dtype == torch.float64 else 10 * torch.finfo(x.dtype).eps,
+            rtol=cls.noise(x.dtype),
         )
+
+    @staticmethod
+    def noise(dtype: torch.dtype) -> float | None:
+        """What share of the largest singular value is noise of features of a dtype; None for the solver's own."""
+        return None if dtype == torch.float64 else 10 * torch.finfo(dtype).eps
 
     def damped(self, ridge: float, damping: float) -> Problem:
         """All targets onto their anchors, exactly or damped; kept features at a price, invariants exactly.

@@ -100,9 +100,8 @@ class ErasePro:
 
     def fit(self, model: efface.Model, request: efface.Request, run: efface.Run) -> efface.Fit:
         if self.gated:
-            run.progress(0, 1, "preparing targets")
             search = mass.Search(self.similarity, self.clip_skip)
-            return mass.fit(model, request, self.choice, self.terms, self.keep_weight, search)
+            return mass.fit(model, request, self.choice, self.terms, self.keep_weight, search, run)
         found = chain(model.points(), self.chain, self.clip_skip)
         random = self._random(model, request, run)
         prompts = batch(model, request, templates(request, self.templates), self.choice, random)

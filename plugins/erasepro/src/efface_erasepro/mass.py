@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 import efface
 from efface.solver import Columns, Metric, Problem, duals, prices, residual, solve, through_duals
-from efface_erasepro.batch import Batch, Choice, batch
+from efface_erasepro.batch import Batch, Cells, Choice, batch
 from efface_erasepro.demand import Demand, Terms
+from efface_erasepro.gathering import Gathered, gather
 from efface_erasepro.outcome import softened
-from efface_erasepro.reading import embedded, tokenized
+from efface_erasepro.reading import tokenized
 
-TOGETHER = 64  # prompts in one pass of the text encoder
 NONE = -1  # the owner of invariants, which hold wherever anything is edited
 NEVER = 2.0  # a cosine that no token reaches
 
@@ -34,7 +33,13 @@ class Search:
 
 
 def fit(
-    model: efface.Model, request: efface.Request, choice: Choice, terms: Terms, keep_weight: float, search: Search
+    model: efface.Model,
+    request: efface.Request,
+    choice: Choice,
+    terms: Terms,
+    keep_weight: float,
+    search: Search,
+    run: efface.Run,
 ) -> efface.Fit:
     """P target phrases with N columns: of each phrase what it is found by, of each column what it is met by.
 
@@ -43,8 +48,8 @@ def fit(
     the cosine from which a token is that word, `similar` (P,).
     """
     prompts = batch(model, request, request.templates, choice).once
-    hidden = embedded(model, prompts.prompts, search.clip_skip, TOGETHER).hidden
-    demand = Demand.of(prompts, hidden, keep_weight)
+    found = gather(model, prompts, _subjects(model, request), keep_weight, search.clip_skip, run)
+    demand = found.demand
     owners = _owners(prompts, len(request.templates))
     strict = demand.strict(terms.ridge)
     metric = Metric.of(strict)
@@ -57,7 +62,7 @@ def fit(
         "duals": duals(replace(strict, hard=hard), metric).float(),
         "owners": torch.cat([nobody, owners[met]]),
     }
-    finders = _finders(model, request, prompts, hidden, search.similarity)
+    finders = _finders(model, request, found, search.similarity)
     return efface.Fit(
         tensors | finders,
         facts={"similarity": search.similarity},
@@ -91,23 +96,26 @@ def _owners(prompts: Batch, templates: int) -> Tensor:
     return owners
 
 
-def _finders(
-    model: efface.Model, request: efface.Request, prompts: Batch, hidden: Tensor, similarity: float
-) -> dict[str, Tensor]:
-    """Token ids and last word's feature of each phrase; no cosine where other words' tokens reach it."""
-    phrases = [phrase for concept in request.concepts for phrase in concept.phrases]
-    plain = tokenized(model, phrases, ["{}"])
-    words = [ids[start:stop] for ids, start, stop in zip(plain.ids, plain.start, plain.stop, strict=True)]
+def _subjects(model: efface.Model, request: efface.Request) -> Cells:
+    """The last word of each phrase in its prompt of the first template."""
+    phrases = _phrases(request)
     subject = tokenized(model, phrases, request.templates[:1]).subject
-    rows = len(request.templates) * torch.arange(len(phrases))
-    signatures = normalize(hidden[rows, subject].float())
-    others = torch.cat([cells.features(hidden) for cells in (prompts.kept, prompts.still, prompts.anchors)], 1)
-    nearest = (signatures.cpu() @ normalize(others.float(), dim=0)).amax(1)
+    return Cells(len(request.templates) * torch.arange(len(phrases)), subject, torch.ones(len(phrases)))
+
+
+def _finders(model: efface.Model, request: efface.Request, found: Gathered, similarity: float) -> dict[str, Tensor]:
+    """Token ids and last word's feature of each phrase; no cosine where other words' tokens reach it."""
+    plain = tokenized(model, _phrases(request), ["{}"])
+    words = [ids[start:stop] for ids, start, stop in zip(plain.ids, plain.start, plain.stop, strict=True)]
     return {
         "words": pad_sequence(words, batch_first=True, padding_value=NONE),
-        "signatures": signatures.cpu(),
-        "similar": torch.where(nearest < similarity, similarity, NEVER),
+        "signatures": found.signatures,
+        "similar": torch.where(found.nearest < similarity, similarity, NEVER),
     }
+
+
+def _phrases(request: efface.Request) -> list[str]:
+    return [phrase for concept in request.concepts for phrase in concept.phrases]
 
 
 def _alone(hard: Columns, tensors: dict[str, Tensor]) -> float:
