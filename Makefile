@@ -28,14 +28,7 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/hooks.py
-	$(BIN)/python benchmarks/start.py
-	$(BIN)/python benchmarks/stack.py
-	$(BIN)/python benchmarks/closed_form.py
-	$(BIN)/python benchmarks/realera.py
-	$(BIN)/python benchmarks/gates.py --concepts 50
-	$(BIN)/python benchmarks/gates.py --unet 50 1000
-	$(BIN)/python benchmarks/dumo.py
+	$(BIN)/python benchmarks/run.py
 
 quality: $(VENV)/.product
 	$(BIN)/python benchmarks/quality.py --method $(METHOD) --controls cat:fish

@@ -12,13 +12,13 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import Holder, figure, seconds
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,7 +27,7 @@ from efface.evaluation.evaluating import evaluate
 from efface.evaluation.gallery import Gallery, usual_folder
 from efface.evaluation.scores import Estimate, Scores
 from efface.report.example import Wish
-from efface.testing import tiny_pipeline
+from efface.testing import full_unet, tiny_pipeline
 from efface_dumo.acceleration import accelerated
 from efface_dumo.branch import Branch, fresh_tensors
 from efface_dumo.conditions import rows_of
@@ -80,6 +80,7 @@ def counted() -> None:
     beside = operations(lambda: branch(sample, timestep, text, None))
     first = operations(lambda: encoded(unet, sample, timestep, text, None))
     print(f"guided pair: U-Net {whole / 1e12:.3f} TFLOP, branch {beside / 1e12:.3f}, {beside / whole:+.1%} per concept")
+    figure("DuMo, an active concept: operations beside the U-Net's", f"{beside / whole:.1%}")
     print(f"encoder and mid block are {first / whole:.1%} of the U-Net")
     trained(first / whole, beside / whole)
 
@@ -119,6 +120,11 @@ def trained(encoder: float, branch: float) -> None:
         erased, retained = (steps - 1) * (1 + branch) + 2 + 1 + branch, steps - 1 + 1 + 1 + branch
         fresh = method.batch * (erased + method.retained * retained)
         print(f"  with fresh trajectories of {steps} steps: {fresh:.1f}; ours is {ours / fresh:.3f} of that")
+        figure(
+            f"DuMo's stage 1: U-Net evaluations of a step, to those with trajectories of {steps} steps",
+            f"{ours / fresh:.3f}",
+            "0.2",
+        )
 
 
 @contextmanager
@@ -139,6 +145,7 @@ def shared(rounds: int) -> None:
             ratios = [ratio(training, banks, given) for _ in range(rounds + 1)][1:]
         found = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f})"
         print(f"targets of a step, eta {eta:g}: {found} times as long with nothing shared")
+        figure(f"DuMo's targets, eta {eta:g}: time with no shared encoder, to ours", f"{statistics.median(ratios):.2f}")
 
 
 def ratio(training: Training, banks: Banks, given: Lesson) -> float:
@@ -159,10 +166,8 @@ def apart(training: Training, given: Lesson) -> None:
 @torch.no_grad()
 def timed(rounds: int, size: int) -> None:
     """Times of a guided pass with concepts on it, as ratios to the plain one."""
-    from diffusers import UNet2DConditionModel
-
     torch.manual_seed(0)
-    pipe = Holder(UNet2DConditionModel(**SD15).eval())
+    pipe = Holder(full_unet())
     sample, text = torch.randn(2, 4, size, size), torch.randn(2, 77, 768)
 
     def call() -> None:
@@ -174,14 +179,9 @@ def timed(rounds: int, size: int) -> None:
         for method, fit in concepts:
             method.apply(patch, [fit])
         edited, plain = compared(pipe, [patch] if enabled else [], call, rounds)
-        print(f"  {name:28} {min(edited) / min(plain):.3f} ({min(edited):.2f} s, plain {min(plain):.2f} s)", flush=True)
-
-
-class Holder:
-    """Stands in for a pipeline: a U-Net and nothing else."""
-
-    def __init__(self, unet: Any) -> None:
-        self.unet = unet
+        found = min(edited) / min(plain)
+        print(f"  {name:28} {found:.3f} ({min(edited):.2f} s, plain {min(plain):.2f} s)", flush=True)
+        figure(f"DuMo, {name}: a U-Net call, to the plain one", f"{found:.3f}", "" if "active" in name else "1.01")
 
 
 def cases(unet: Any) -> dict[str, tuple[list[tuple[DuMo, efface.Fitted]], bool]]:
@@ -226,13 +226,6 @@ def compared(
         one, other = (edited(), seconds(call)) if place % 2 else (seconds(call), edited())
         pairs.append((one, other) if place % 2 else (other, one))
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Of the processor, so that other programs do not count."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def ablation(concept: str, settings: Mapping[str, str], seeds: int, checkpoints: Path | None) -> None:

@@ -9,24 +9,26 @@ are the processor's, the least of all rounds, so that other work on the machine 
 from __future__ import annotations
 
 import argparse
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from common import Holder, figure, seconds
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from efface.testing import full_unet
 from efface_gloce.gated import GatedLayer, Terms
 from efface_gloce.layer import Layer
 from efface_hooks import Patch, Wiring, points
 
 ROWS, TOKENS, CHANNELS = 2, 64 * 64, 320
 RANK = 2
+LITERAL = "literal (B, N, T, D)"
+AIMS = {50: "1.04", 1000: "1.25"}
 EVERYTHING = Terms(eta=1.0, first=1000, last=0)
 CALL: Any = SimpleNamespace(timestep=torch.zeros(ROWS))
 
@@ -61,7 +63,7 @@ def one_layer(counts: Sequence[int], share: float, largest: int, rounds: int) ->
             "loop over concepts": lambda layer=layer: looped(layer, x),
         }
         if count <= largest:
-            ways["literal (B, N, T, D)"] = lambda layer=layer: literal(layer, x)
+            ways[LITERAL] = lambda layer=layer: literal(layer, x)
         report(count, ways, rounds)
 
 
@@ -75,10 +77,15 @@ def report(count: int, ways: dict[str, Callable[[], Tensor]], rounds: int) -> No
     for _ in range(rounds):
         for name, way in ways.items():
             times[name].append(seconds(way))
-    own = min(times["ours"])
-    for name, way in ways.items():
-        least, memory = min(times[name]), peak(way) / 2**20
-        print(f"N = {count:4}  {name:22} {least:8.3f} s  x {least / own:6.2f}  {memory:8.1f} MiB")
+    own, held = min(times["ours"]), {name: peak(way) for name, way in ways.items()}
+    for name, memory in held.items():
+        least = min(times[name])
+        print(f"N = {count:4}  {name:22} {least:8.3f} s  x {least / own:6.2f}  {memory / 2**20:8.1f} MiB")
+        if name == LITERAL:
+            figure(
+                f"GLoCE, {count} concepts in a layer: the literal formula's time, to ours", f"{least / own:.0f}", "20"
+            )
+            figure(f"GLoCE, {count} concepts in a layer: our memory, to its", f"{held['ours'] / memory:.1%}", "5 %")
 
 
 def random_layer(count: int, channels: int, x: Tensor, share: float, generator: torch.Generator) -> Layer:
@@ -171,23 +178,10 @@ def peak(way: Callable[[], Tensor]) -> int:
     return held.most
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
-class Holder:
-    """Stands in for a pipeline: a U-Net and nothing else."""
-
-    def __init__(self, unet: Any) -> None:
-        self.unet = unet
-
-
 @torch.no_grad()
 def whole_unet(counts: Sequence[int], size: int, share: float, rounds: int) -> None:
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8).eval()
+    unet = full_unet()
     holder = Holder(unet)
     sample, text = torch.randn(ROWS, 4, size, size), torch.randn(ROWS, 77, 768)
     print(
@@ -204,6 +198,7 @@ def whole_unet(counts: Sequence[int], size: int, share: float, rounds: int) -> N
             wiring.clear()
         ratio = min(edited) / min(plain)
         print(f"N = {count:4}  plain {min(plain):.2f} s, with gates {min(edited):.2f} s, ratio {ratio:.3f}", flush=True)
+        figure(f"GLoCE, {count} concepts: a U-Net call, to the plain one", f"{ratio:.3f}", AIMS.get(count, ""))
 
 
 def gated_patch(holder: Holder, count: int, share: float, call: Callable[[], object]) -> Patch:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from common import Holder, figure, seconds
 
 from efface.testing import full_unet
 from efface_hooks import Call, LowRank, Patch, Wiring, points
@@ -58,13 +58,7 @@ def main() -> None:
             f"{name:34} ratio to the plain call: median {statistics.median(ratios):.4f} "
             f"({min(ratios):.4f} .. {max(ratios):.4f}), plain {statistics.median(plain_times):.2f} s"
         )
-
-
-class Holder:
-    """Stands in for a pipeline: a U-Net and nothing else."""
-
-    def __init__(self, model: Any) -> None:
-        self.unet = model
+        figure(f"a U-Net call with {name}, to the plain one", f"{statistics.median(ratios):.3f}")
 
 
 @torch.no_grad()
@@ -83,12 +77,6 @@ def compared(
             ratios.append(edited / plain)
             plain_times.append(plain)
     return ratios, plain_times
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -10,25 +10,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from itertools import cycle, islice
-from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from common import Holder, figure, seconds
 from torch import Tensor
 
+from efface.testing import full_unet
 from efface_hooks import Call, LowRank, Patch, Wiring
 
 RANK = 4
-
-
-class Holder:
-    """Stands in for a pipeline: a U-Net and nothing else."""
-
-    def __init__(self, model: Any) -> None:
-        self.unet = model
 
 
 def thin(outs: int, ins: int) -> LowRank:
@@ -80,22 +72,16 @@ SORTS = {
 @torch.no_grad()
 def cost(pipe: Holder, patches: list[Patch], given: tuple[Tensor, int, Tensor]) -> float:
     """What these patches add to a call of the U-Net, as a share of the plain call."""
-    before = seconds(pipe, given)
+    before = seconds(lambda: pipe.unet(*given))
     wiring = Wiring(pipe)
     wiring.set(patches)
     try:
         pipe.unet(*given)  # places their factors
-        edited = seconds(pipe, given)
+        edited = seconds(lambda: pipe.unet(*given))
     finally:
         wiring.clear()
-    return edited / ((before + seconds(pipe, given)) / 2) - 1
-
-
-def seconds(pipe: Holder, given: tuple[Tensor, int, Tensor]) -> float:
-    """One call of the U-Net as it is now."""
-    start = time.process_time()
-    pipe.unet(*given)
-    return time.process_time() - start
+    after = seconds(lambda: pipe.unet(*given))
+    return edited / ((before + after) / 2) - 1
 
 
 def patched(pipe: Holder, put: Callable[[Patch], None]) -> Patch:
@@ -111,11 +97,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=15)
     options = arguments.parse_args()
     torch.manual_seed(0)
-    channels = tuple(options.width * factor for factor in (1, 2, 4, 4))
-    model = UNet2DConditionModel(
-        sample_size=64, block_out_channels=channels, cross_attention_dim=768, attention_head_dim=8
-    )
-    pipe = Holder(model.eval())
+    pipe = Holder(full_unet(block_out_channels=tuple(options.width * factor for factor in (1, 2, 4, 4))))
     given = (torch.randn(2, 4, options.latents, options.latents), 500, torch.randn(2, 77, 768))
     print(f"width {options.width}, latents {options.latents}, {torch.get_num_threads()} threads, rank {RANK}")
     for count in (1, 5, 20):
@@ -140,6 +122,11 @@ def report(pipe: Holder, given: tuple[Tensor, int, Tensor], count: int, rounds: 
         f"stack of {count:2}: {middle['stack']:+.1%} of the plain call (half of the rounds {low:+.1%} to {high:+.1%}), "
         f"sum of parts {parts:+.1%}; alone: {alone}",
         flush=True,
+    )
+    figure(
+        f"what {count} erasure{'s add' if count > 1 else ' adds'} to a U-Net call, and the sum of what each adds alone",
+        f"{middle['stack']:+.1%}, {parts:+.1%}",
+        "no more than the sum",
     )
 
 
