@@ -11,8 +11,9 @@ from efface.solver.conflicts import KAPPA, Comparison, Policy, check_policy, mer
 from efface.solver.metric import Metric
 from efface.solver.problem import Problem
 from efface.solver.report import Report, applied, norm, residual
-from efface.solver.soft import balanced, soft_part, thin_pays
+from efface.solver.soft import balanced, thin_pays
 from efface.solver.span import Span
+from efface.solver.thinning import thinned
 from efface_hooks.delta import Dense, LowRank
 
 
@@ -24,13 +25,14 @@ class Solution:
     report: Report
 
 
-def solve(problem: Problem, conflicts: Policy = "raise") -> Solution:
+def solve(problem: Problem, conflicts: Policy = "raise", thin: float = 0.0) -> Solution:
     """The map E of a `Problem`, in float64 on the CPU.
 
     Hard columns that cannot all be met raise ConflictError; with `conflicts="least-squares"` they are met as
     nearly as possible (least sum of squared misses, then least cost) and the report names them. Close but not
     equal columns with different changes *can* be met, by an enormous E: damp them. SingularError names lamb
-    where it is too small to determine E.
+    where it is too small to determine E. `thin` is the relative error up to which the soft part may be kept in fewer
+    factors (`thinned`); hard columns are met as they are without it.
 
     E = E_s + (B - E_s C) P, derived from the Lagrangian of the constrained problem.
     """
@@ -39,7 +41,7 @@ def solve(problem: Problem, conflicts: Policy = "raise") -> Solution:
     if pairs and conflicts == "raise":
         raise pair_error(pairs)
     metric = Metric.of(problem)
-    delta = soft_part(problem, metric)
+    delta = thinned(problem, metric, thin)
     spans: list[Span] = []
     for columns, damping in _demands(problem):
         around = spans[0].left if spans else None

@@ -46,6 +46,7 @@ class ErasePro:
         "parity": {
             "chain": ("text_encoder*.v_proj", "text_encoder*.fc2"),
             "damping": 0.0,
+            "thin": 0.0,
             "keep_weight": 0.0,
             "invariants": 1,
             "templates": 8,
@@ -82,6 +83,9 @@ class ErasePro:
     )
     damping: float = efface.setting(3.0, min=0, help="softness in the text encoder, 0 for exact")
     ridge: float = efface.setting(0.1, min=1e-6, help="weight of staying close to the base in the text encoder")
+    thin: float = efface.setting(
+        0.03, min=0, max=0.5, help="relative error up to which maps of the text encoder are kept in fewer factors"
+    )
     closing_ridge: float = efface.setting(1e-3, min=1e-9, help="the same at the closing step")
     budget: float | None = efface.setting(
         0.1, min=0, help="mean square change of what is kept that exactness may cost at the closing step, none for any"
@@ -109,21 +113,25 @@ class ErasePro:
         projection = _projection(model)
         if self.pooled and projection is not None:
             modules[POOLED] = projection
-        outcomes: dict[str, Outcome] = {}
+        kept: dict[str, Delta] = {}
+        told: dict[str, Any] = {}
 
         def edit(name: str, x: Tensor) -> Delta:
-            run.progress(len(outcomes), len(modules) + 1, name)
-            outcomes[name] = self._outcome(model, prompts, name, x)
-            return outcomes[name].delta
+            run.progress(len(kept), len(modules) + 1, name)
+            outcome = self._outcome(model, prompts, name, x)
+            told[name] = outcome.report
+            kept[name] = outcome.through(model.weight(name)) if name == POOLED else outcome.delta
+            return outcome.delta
 
         with walking(modules, len(prompts.prompts), prompts.edited, edit):
             encoded = embedded(model, prompts.prompts, self.clip_skip, len(prompts.prompts))
         run.progress(len(modules), len(modules) + 1, "closing")
         demand = Demand.of(prompts, encoded.hidden, self.keep_weight)
         if found.closing:
-            outcomes[CLOSING] = self._closed(demand, _readers(model, found), encoded.hidden.dtype)
+            outcome = self._closed(demand, _readers(model, found), encoded.hidden.dtype)
+            kept[CLOSING], told[CLOSING] = outcome.delta, outcome.report
         run.progress(len(modules) + 1, len(modules) + 1, "closing")
-        return self._fit(model, found, prompts, demand, encoded.hidden, outcomes)
+        return self._fit(found, prompts, demand, encoded.hidden, kept, told)
 
     def apply(self, patch: efface.Patch, fits: Sequence[efface.Fitted]) -> None:
         for fitted in fits:
@@ -162,7 +170,7 @@ class ErasePro:
         if name == POOLED:
             return self._closed(Demand.of(prompts.pooled, x, self.keep_weight), [weight], x.dtype)
         demand = Demand.of(prompts, x, self.keep_weight)
-        return aligned(demand, demand.damped(self.ridge, self.damping), [weight], x.dtype)
+        return aligned(demand, demand.damped(self.ridge, self.damping), [weight], x.dtype, self.thin)
 
     def _closed(self, demand: Demand, weights: Sequence[Tensor], dtype: torch.dtype) -> Outcome:
         """The closing step, which leaves no residual where its readers are concerned."""
@@ -170,29 +178,25 @@ class ErasePro:
 
     def _fit(
         self,
-        model: efface.Model,
         found: Chain,
         prompts: Batch,
         demand: Demand,
         hidden: Tensor,
-        outcomes: Mapping[str, Outcome],
+        kept: Mapping[str, Delta],
+        told: Mapping[str, Any],
     ) -> efface.Fit:
         """The factors and closing columns to keep, and the report, from shallow to deep."""
-        erased = demand.erased
-        kept = {name: outcome.delta for name, outcome in outcomes.items()}
-        if POOLED in outcomes:
-            kept[POOLED] = outcomes[POOLED].through(model.weight(POOLED))
-        columns = {"targets": erased.inputs.float(), "anchors": (erased.inputs + erased.change).float()}
+        columns = {"targets": demand.erased.inputs, "anchors": demand.erased.inputs + demand.erased.change}
         return efface.Fit(
             tensors={name: tensor for where, delta in kept.items() for name, tensor in _tensors(where, delta).items()}
-            | columns,
+            | {name: tensor.float() for name, tensor in columns.items()},
             facts={
                 "modules": [point.name for point in found.modules],
                 "closing": [point.name for point in found.closing],
-                "pooled": [POOLED] if POOLED in outcomes else [],
+                "pooled": [POOLED] if POOLED in kept else [],
             },
             report={
-                "modules": [{"point": name} | outcome.report for name, outcome in outcomes.items()],
+                "modules": [{"point": name} | report for name, report in told.items()],
                 "residual before closing": self._left(prompts, demand, hidden, None),
                 "residual": self._left(prompts, demand, hidden, kept.get(CLOSING)),
                 "unread": list(found.unread),

@@ -79,9 +79,10 @@ def fit(
 def _met(demand: Demand, strict: Problem, metric: Metric, owners: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
     """Which columns can be met together with the others of their phrase and the invariants, and all prices, (n,)."""
     met, price = torch.zeros(len(owners), dtype=torch.bool), torch.zeros(len(owners), dtype=torch.float64)
+    wishes = demand.wishes
     for owner in sorted(set(owners.tolist())):
         mine = owners == owner
-        problem = replace(strict, hard=Columns.joined([demand.still, demand.wishes.part(mine)]))
+        problem = replace(strict, hard=Columns.joined([demand.still, wishes.part(mine)]))
         if terms.refuse:
             solve(problem, "raise")
         found = prices(problem, terms.budget, metric)

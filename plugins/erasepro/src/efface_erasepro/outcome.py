@@ -41,9 +41,11 @@ class Outcome:
         return efface.Dense((wide @ self.exact.weight).float())
 
 
-def aligned(demand: Demand, problem: Problem, weights: Sequence[Tensor], dtype: torch.dtype) -> Outcome:
-    """All targets of a module onto their anchors, as nearly as they allow it together."""
-    solution = solve(problem, "least-squares")
+def aligned(
+    demand: Demand, problem: Problem, weights: Sequence[Tensor], dtype: torch.dtype, thin: float = 0.0
+) -> Outcome:
+    """All targets of a module onto their anchors, as nearly as they allow it together; `thin` is the solver's."""
+    solution = solve(problem, "least-squares", thin)
     return Outcome(solution.delta, _report(solution, demand.erased, weights, dtype))
 
 
