@@ -12,6 +12,7 @@ PACKAGES := . $(filter-out $(STUDIO),$(PLUGINS))
 MANIFESTS := constraints.txt $(addsuffix /pyproject.toml,$(PACKAGES))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EDITABLE := $(addprefix --editable ,$(PACKAGES))
+EXTRAS_test := --editable 'contrib/judges[nudenet]'
 
 .PHONY: demo test check bench quality docs studio studio-test clean
 
@@ -53,7 +54,7 @@ $(VENV)/.product: $(MANIFESTS)
 	touch $@
 
 $(VENV)/.test $(VENV)/.check $(VENV)/.docs: $(VENV)/.%: $(VENV)/.product
-	$(PIP) --editable '.[$*]'
+	$(PIP) --editable '.[$*]' $(EXTRAS_$*)
 	touch $@
 
 $(STUDIO_VENV)/.studio: $(MANIFESTS) $(STUDIO)/constraints.txt $(STUDIO)/pyproject.toml

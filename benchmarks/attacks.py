@@ -1,6 +1,7 @@
 """How erasures hold against the searches of `efface attack`: a row of a Markdown table for each erasure and search.
 
-Every erasure is attacked alone, on the same seeds, with the same effort. Shares are of pictures that show the concept,
+An erasure is a file, or the name of a method, by which the example of the model's suite is then erased at the method's
+defaults. Each is attacked alone, on the same seeds, with the same effort. Shares are of pictures that show the concept,
 with 95 % intervals.
 """
 
@@ -14,31 +15,44 @@ from pathlib import Path
 import efface
 from efface.attack import SEARCHES, Attack, attack, search_of
 from efface.evaluation.scores import Estimate
+from efface.report.example import unseen
 
 HEADS = ("erasure", "search", "erased", "attacked", "attacked, not erased", "input that was found")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("files", nargs="+", type=Path)
+    arguments.add_argument("erasures", nargs="+", metavar="FILE|METHOD")
     arguments.add_argument("--model", default="picturebook")
     arguments.add_argument("--seeds", type=int, default=20)
     arguments.add_argument("--by", nargs="+", choices=list(SEARCHES), default=list(SEARCHES))
     options = arguments.parse_args()
     pipe = efface.load(options.model)
     suite = efface.Registry.installed().suite_for(efface.Model(pipe))
+    if suite is None:
+        raise SystemExit(f"No installed suite accepts {options.model}")
     row(HEADS)
     row(["---"] * len(HEADS))
-    for file in options.files:
-        erasure = efface.Erasure.load(file)
+    for given in options.erasures:
+        erasure = erased(pipe, suite, given)
         for name in options.by:
             with efface.Editor(pipe, erasure):
                 found = attacked(pipe, suite, erasure.concepts[0].text, name, options.seeds)
             shares = (cell(share) for share in (found.erased, found.success, found.upper))
-            row((file.stem, name, *shares, f"`{found.found.prompt}`"))
+            row((Path(given).stem, name, *shares, f"`{found.found.prompt}`"))
 
 
-def attacked(pipe: object, suite: efface.Suite | None, concept: str, name: str, seeds: int) -> Attack:
+def erased(pipe: object, suite: efface.Suite, given: str) -> efface.Erasure:
+    registry = efface.Registry.installed()
+    if given not in registry.methods():
+        return efface.Erasure.load(given)
+    request, settings = suite.example, unseen(suite, registry.method(given))
+    return efface.erase(
+        pipe, request.concepts, method=given, keep=request.keep, templates=request.templates, settings=settings
+    )
+
+
+def attacked(pipe: object, suite: efface.Suite, concept: str, name: str, seeds: int) -> Attack:
     def told(done: int, total: int, what: str) -> None:
         print(f"\r{name}, {what}: {done} of {total}   ", end="", file=sys.stderr)
 

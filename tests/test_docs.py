@@ -29,13 +29,14 @@ from efface import erasure, fingerprint, header, hookspecs, registry
 from efface.cli import group
 from efface.evaluation.gallery import CACHE
 from efface.settings import Setting, describe
+from efface.suite import settings_of
 from efface.testing import FAMILIES, tiny_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 SITE = sorted(path.relative_to(ROOT).as_posix() for path in DOCS.rglob("*.md"))
 READMES = [f"{path.parent.relative_to(ROOT)}/README.md" for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))]
-CONTRIBUTED = [f"contrib/{name}/README.md" for name in ("adavd", "esd", "uce")]
+CONTRIBUTED = [f"contrib/{name}/README.md" for name in ("adavd", "esd", "judges", "uce")]
 PAGES = ["README.md", *SITE, *CONTRIBUTED, *READMES]
 
 
@@ -530,6 +531,28 @@ def test_the_settings_of_a_method_are_the_ones_it_has(method: str) -> None:
     known = describe(registry.Registry.installed().method(method))
     assert rows == [
         [one.name, one.type.replace(" | ", ", "), as_shown(one.default), least(one), one.help] for one in known
+    ]
+
+
+def test_the_settings_of_the_judges_are_the_ones_they_have() -> None:
+    stated = {
+        (suite, *(codes(cell)[0] if codes(cell) else cell for cell in rest))
+        for names, *rest in tables(section("docs/judges.md", "Settings"))[0]
+        for suite in codes(names)
+    }
+    suites = registry.Registry.installed().suites()
+    known = {
+        (name, one.name, as_shown(one.default) if one.name != "labels" else "the five above", one.help)
+        for name in ("artists", "explicit", "mass", "objects")
+        for one in settings_of(suites[name])
+    }
+    assert stated == known
+
+
+def test_the_words_of_the_ten_objects_are_listed() -> None:
+    concepts = registry.Registry.installed().suite("objects").concepts()
+    assert tables(section("docs/judges.md", "Objects: synonyms and paraphrases"))[0] == [
+        [one.text, ", ".join(one.synonyms), ", ".join(one.held_out)] for one in concepts
     ]
 
 

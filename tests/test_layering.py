@@ -70,9 +70,10 @@ def strings(module: ast.Module) -> Iterator[ast.Constant]:
 
 
 def declared(folder: Path) -> set[str]:
-    """The packages a distribution depends on, by the names of its requirements."""
+    """The packages a distribution depends on, always or for one of its extras, by the names of its requirements."""
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in project["dependencies"]}
+    extras = [requirement for one in project.get("optional-dependencies", {}).values() for requirement in one]
+    return {re.split(r"[^\w-]", name)[0].replace("-", "_") for name in [*project["dependencies"], *extras]}
 
 
 def where(path: Path, node: ast.AST | None = None) -> str:

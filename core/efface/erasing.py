@@ -9,10 +9,11 @@ from typing import Any
 
 from efface.concept import Concept, Kind, Request
 from efface.erasure import Erasure
-from efface.errors import BadConcept, BadSetting, PluginError
+from efface.errors import BadConcept, BadSetting, EffaceError, PluginError
 from efface.fingerprint import fingerprint
-from efface.method import Fit, Fitted, Method, Progress, Run, check_method, silent
+from efface.method import Fit, Fitted, Method, Progress, Run, check_method, silent, splits
 from efface.model import Model
+from efface.processes import ALONE, Processes
 from efface.registry import Registry
 from efface.settings import build
 from efface.settings import preset as preset_of
@@ -35,17 +36,21 @@ def erase(
     seed: int = 0,
     progress: Progress = silent,
     folder: Path | None = None,
+    processes: Processes = ALONE,
     registry: Registry | None = None,
 ) -> Erasure:
     """Fit a method on a pipeline, which stays as it was; attach the result with `Editor(pipe, erasure)`.
 
     `concept` is a text, a `Concept`, or several; `anchor`, `synonyms` and `kind` are for texts. Without an anchor a
     concept becomes the model's neutral prompt; the erasure's request and report say so. `method` is a name, or an
-    instance with its settings. Edits that are on the pipeline are off during the fit. Raises UnknownMethod,
-    BadConcept or BadSetting before anything is computed.
+    instance with its settings. Edits that are on the pipeline are off during the fit. With several `processes`, for a
+    method that `splits` its fit, each does a part and all get the erasure. Raises UnknownMethod, BadConcept,
+    BadSetting or EffaceError before anything is computed.
     """
     registry = registry or Registry.installed()
-    chosen, run = _chosen(method, preset, settings, registry), Run(seed, progress, folder)
+    chosen, run = _chosen(method, preset, settings, registry), Run(seed, progress, folder, processes)
+    if processes.count > 1 and not splits(type(chosen)):
+        raise EffaceError(f"Method {chosen.name!r} fits in one process, and this run has {processes.count}")
     model = Model(pipe, registry)
     request, chosen_by_us = _anchored(_request(concept, anchor, synonyms, kind, keep, templates), model)
     for each in request.concepts:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from efface.checkpoint import Checkpoint
 from efface.concept import Request
 from efface.errors import BadSetting, EffaceError, PluginError
+from efface.processes import ALONE, Processes
 from efface.settings import build, describe
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ def silent(done: int, total: int, what: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """The circumstances of a fit: its seed, whom to tell, and a folder for checkpoints if it may write any."""
+    """The circumstances of a fit: its seed, whom to tell, a folder for checkpoints if it may write any, and with which
+    other processes it shares the work."""
 
     seed: int = 0
     progress: Progress = silent
     folder: Path | None = None
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed not in SEEDS:
@@ -103,11 +106,12 @@ class Method(Protocol):
     """A way to erase concepts: a frozen dataclass whose fields are its settings.
 
     A class may also declare `stacks: ClassVar[bool]` (one `apply` for all its enabled erasures with equal
-    settings), `covers: ClassVar[Covers]`, `cost_hint: ClassVar[float]` (seconds that a fit of one concept takes
-    on the embedded model with two cores) and `presets: ClassVar[Mapping[str, Mapping[str, object]]]`. It may be
-    `Composable`, and have `step_flops(fitted, positions) -> float`: the operations that its tensor edits add to one
-    denoising call for one picture, given at how many positions each layer of the U-Net computes. And
-    `illustrate(erasure, showing)`, which gives pictures for a demonstration (`efface.report.illustration`).
+    settings), `splits: ClassVar[bool]` (its `fit` shares the work out by `run.processes`), `covers: ClassVar[Covers]`,
+    `cost_hint: ClassVar[float]` (seconds that a fit of one concept takes on the embedded model with two cores) and
+    `presets: ClassVar[Mapping[str, Mapping[str, object]]]`. It may be `Composable`, and have
+    `step_flops(fitted, positions) -> float`: the operations that its tensor edits add to one denoising call for one
+    picture, given at how many positions each layer of the U-Net computes. And `illustrate(erasure, showing)`, which
+    gives pictures for a demonstration (`efface.report.illustration`).
     """
 
     name: ClassVar[str]
@@ -149,6 +153,11 @@ def step_flops(method: Method, fitted: Fitted, positions: Mapping[str, int]) -> 
 def stacks(method_class: type[Method]) -> bool:
     """Whether one `apply` takes all enabled erasures of the method that have equal settings."""
     return bool(getattr(method_class, "stacks", False))
+
+
+def splits(method_class: type[Method]) -> bool:
+    """Whether the method's fit shares its work between the processes of a run."""
+    return bool(getattr(method_class, "splits", False))
 
 
 def covers(method_class: type[Method]) -> Covers | None:
@@ -213,8 +222,9 @@ def _check_settings(cls: type, where: str) -> None:
 
 
 def _check_declarations(cls: type, where: str) -> None:
-    if not isinstance(getattr(cls, "stacks", False), bool):
-        raise PluginError(f"{where} has stacks = {cls.stacks!r}; it is True or False")  # type: ignore[attr-defined]
+    for flag in ("stacks", "splits"):
+        if not isinstance(getattr(cls, flag, False), bool):
+            raise PluginError(f"{where} has {flag} = {getattr(cls, flag)!r}; it is True or False")
     if not isinstance(getattr(cls, "covers", Covers()), Covers):
         raise PluginError(f"{where} has covers = {cls.covers!r}; it is an efface.Covers")  # type: ignore[attr-defined]
     hint = getattr(cls, "cost_hint", 0.0)

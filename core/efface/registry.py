@@ -7,11 +7,14 @@ of its own, so that one plugin's fault is reported and costs nobody else anythin
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import re
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 GROUP = "efface"
 DISABLE = "EFFACE_DISABLE_PLUGINS"
 LOAD = "EFFACE_LOAD_PLUGINS"
+LONG = 30.0  # seconds; importing torch on a busy machine takes half of that
 
 T = TypeVar("T")
 
@@ -153,8 +157,9 @@ class Registry:
         return cast("Suite", self._one("suite", "efface_suites", name, UnknownSuite))
 
     def suite_for(self, model: Model) -> Suite | None:
-        """The first suite, by name, that accepts the model; None where no suite does."""
-        return next((suite for suite in self.suites().values() if suite.accepts(model)), None)
+        """The first suite, by name, that accepts the model and need not be asked for; None where there is none."""
+        offered = (suite for suite in self.suites().values() if not suite.only_by_name)
+        return next((suite for suite in offered if suite.accepts(model)), None)
 
     def points(self, pipe: object) -> list[HookPoint]:
         """The hook points that plugins add to this pipeline, plugin by plugin."""
@@ -291,7 +296,8 @@ def _opened(source: _Source) -> pluggy.PluginManager:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     specified = [name for name in vars(manager.hook) if not name.startswith("_")]
-    plugin = source.load()
+    with _named_if_long(source.info):
+        plugin = source.load()
     manager.register(plugin, source.info.name)
     callers = manager.get_hookcallers(plugin) or []
     for caller in callers:
@@ -300,6 +306,19 @@ def _opened(source: _Source) -> pluggy.PluginManager:
     if not callers:
         raise PluginError(f"{source.info.module} implements no hook with @efface.hookimpl; there are: {specified}")
     return manager
+
+
+@contextmanager
+def _named_if_long(plugin: PluginInfo) -> Iterator[None]:
+    """A warning in the log while a plugin takes long to load: one that hangs would leave nobody a hint."""
+    text = f"Plugin {plugin.name} has been loading for {LONG:g} s; {DISABLE}={plugin.name} leaves it out"
+    timer = threading.Timer(LONG, logging.getLogger("efface").warning, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _results(manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, object]) -> tuple[Any, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from efface.concept import Concept, Kind, Request
-from efface.errors import PluginError
+from efface.errors import BadSetting, PluginError
 from efface.method import METHOD_NAME
+from efface.settings import Setting, build, describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,13 +50,16 @@ class Scene:
 class Suite(Protocol):
     """Prompts and judges for the models it accepts; a class that derives from this one has the defaults below.
 
-    Concepts go by their text. `digest` changes with whatever the scores depend on, such as a detector's weights.
+    Concepts go by their text. `digest` changes with whatever the scores depend on, such as a detector's weights. A
+    suite that is a dataclass has its fields as settings, like a method. `only_by_name` is for suites that accept
+    nearly any model: they are never chosen for one, but used where somebody names them.
     """
 
     name: str
     summary: str
     digest: str
     guidance: float = 7.5
+    only_by_name: bool = False
 
     @property
     def example(self) -> Request:
@@ -66,6 +70,19 @@ class Suite(Protocol):
     def stack(self) -> Sequence[Concept]:
         """Concepts with their anchors that a demonstration erases together; none where the suite names none."""
         return ()
+
+    @property
+    def facts(self) -> Mapping[str, str | float]:
+        """What reports say of the judge: hashes of its weights, thresholds, versions of its libraries."""
+        return {}
+
+    def prepare(self) -> None:
+        """Load what it judges with; EffaceError where that fails, so that it does before any picture is made."""
+        return None
+
+    def measured(self, erased: Sequence[str]) -> Sequence[str]:
+        """Which of the erased concepts get figures: all of them, unless that would be too many."""
+        return erased
 
     def accepts(self, model: Model) -> bool:
         """Whether the suite can judge this model's pictures."""
@@ -106,9 +123,11 @@ NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "digest": str,
     "guidance": (int, float),
     "example": Request,
+    "only_by_name": bool,
+    "facts": Mapping,
 }
 OWN = ("accepts", "concepts", "templates", "found")
-ANSWERS = (*OWN, "scenes", "unrelated", "region", "features")
+ANSWERS = (*OWN, "prepare", "measured", "scenes", "unrelated", "region", "features")
 
 
 def check_suite(suite: object) -> None:
@@ -128,3 +147,18 @@ def check_suite(suite: object) -> None:
             raise PluginError(f"{where} does not define {function!r}, for which there is no default")
     if not METHOD_NAME.fullmatch(str(suite.name)):  # type: ignore[attr-defined]
         raise PluginError(f"A suite's name is lower case, such as 'my-suite', not {suite.name!r}")  # type: ignore[attr-defined]
+    settings_of(suite)
+
+
+def settings_of(suite: object) -> list[Setting]:
+    """The settings of a suite whose fields are declared by `efface.setting`, none of any other."""
+    declared = is_dataclass(suite) and any(field.metadata for field in fields(suite))
+    return describe(type(suite)) if declared else []
+
+
+def configured(suite: Suite, values: Mapping[str, object]) -> Suite:
+    """The suite with these settings and the others as they are; BadSetting for what it does not have or take."""
+    known = settings_of(suite)
+    if values and not known:
+        raise BadSetting(f"Suite {suite.name!r} has no settings")
+    return build(type(suite), {one.name: getattr(suite, one.name) for one in known} | dict(values)) if values else suite

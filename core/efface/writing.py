@@ -1,13 +1,18 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from efface.errors import CannotSave
+
+PARTIAL = re.compile(r"\.efface-[0-9a-f]{16}\.partial")
 
 
 def write(path: str | os.PathLike[str], data: bytes, *, make_folder: bool = False) -> None:
@@ -23,13 +28,70 @@ def write(path: str | os.PathLike[str], data: bytes, *, make_folder: bool = Fals
 def _write(target: Path, data: bytes) -> None:
     if target.exists() and not target.is_file():
         raise ValueError("what is there is not a regular file")
-    partial = target.with_name(f".efface-{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("xb") as file:
+    with beside(target, lambda partial: partial.touch(exist_ok=False)) as partial:
+        with partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, target)
+
+
+@contextlib.contextmanager
+def beside(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """Something new beside a target, which `make` makes under the path it gets; what is not renamed goes in the end.
+
+    What processes that were killed left there goes first: unlike theirs, the files of living ones are locked.
+    """
+    _tidy(target.parent)
+    partial, lock = _reserved(target, make)
+    try:
+        yield partial
     finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        if lock is not None:
+            os.close(lock)
+        _remove(partial)
+
+
+def _reserved(target: Path, make: Callable[[Path], object]) -> tuple[Path, int | None]:
+    """A new path with its lock; another one where somebody removed it before it was locked."""
+    while True:
+        partial = target.with_name(f".efface-{secrets.token_hex(8)}.partial")
+        make(partial)
+        with contextlib.suppress(FileNotFoundError):
+            lock = _locked(partial)
+            if lock is None or partial.exists():
+                return partial, lock
+            os.close(lock)
+
+
+def _locked(path: Path, *, wait: bool = True) -> int | None:
+    """A lock that ends with the process at the latest; None where there is none, OSError where it is taken."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        if wait:  # a file system without locks
+            return None
+        raise
+    return descriptor
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what nobody is writing any more; where that cannot be told, it stays."""
+    with contextlib.suppress(PermissionError):
+        for name in filter(PARTIAL.fullmatch, os.listdir(folder)):
+            with contextlib.suppress(OSError):
+                lock = _locked(folder / name, wait=False)
+                if lock is not None:
+                    _remove(folder / name)
+                    os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink() if not path.is_dir() else shutil.rmtree(path)

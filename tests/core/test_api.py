@@ -172,7 +172,7 @@ def test_a_change_is_told_with_the_way_to_accept_it() -> None:
         "  Editor.__init__(self, pipe: Any, *erasures: Erasure, ",
         "  Editor.staticmethod of(pipe: Any) -> Editor | None",
         "  Call.sample -> Tensor",
-        "  Run.__init__(self, seed: int = 0, progress: Progress = silent, folder: Path | None = None)",
+        "  Run.__init__(self, seed: int = 0, progress: Progress = silent, folder: Path | None = None, processes: ",
         "  Method.fit(self, model: Model, request: Request, run: Run) -> Fit",
         "  Method.name",
         "class BadEdit(HookError)",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from efface.errors import BadSetting, PluginError
-from efface.method import Covers, Fit, Fitted, Method, Run, check_method, cost_hint, covers, silent, stacks
+from efface.method import Covers, Fit, Fitted, Method, Run, check_method, cost_hint, covers, silent, splits, stacks
 from efface.settings import setting
 
 
@@ -32,18 +32,20 @@ def test_a_frozen_dataclass_with_fit_and_apply_is_a_method() -> None:
 
 
 def test_what_a_method_does_not_declare_has_a_plain_answer() -> None:
-    assert (stacks(Blur), covers(Blur), cost_hint(Blur)) == (False, None, None)
+    assert (stacks(Blur), splits(Blur), covers(Blur), cost_hint(Blur)) == (False, False, None, None)
 
 
 def test_what_a_method_declares_can_be_asked() -> None:
     class Declared(Blur):
         stacks: ClassVar[bool] = True
+        splits: ClassVar[bool] = True
         covers: ClassVar[Covers] = Covers(families=("sd1",), kinds=("mid",), bypassed_by=("image prompts",))
         cost_hint: ClassVar[float] = 3
         presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"strong": {"rate": 9}}
 
     check_method(dataclass(frozen=True)(Declared))
-    assert (stacks(Declared), covers(Declared), cost_hint(Declared)) == (True, Declared.covers, 3)
+    assert (stacks(Declared), splits(Declared), covers(Declared)) == (True, True, Declared.covers)
+    assert cost_hint(Declared) == 3
 
 
 def variant(**changes: object) -> type:
@@ -66,6 +68,7 @@ def variant(**changes: object) -> type:
         ),
         (lambda: variant(apply=lambda self: None), "apply(self); it must take apply(self, patch, fits)"),
         (lambda: variant(stacks="yes"), "has stacks = 'yes'; it is True or False"),
+        (lambda: variant(splits=1), "has splits = 1; it is True or False"),
         (lambda: variant(covers=("sd1",)), "has covers = ('sd1',); it is an efface.Covers"),
         (lambda: variant(cost_hint="long"), "has cost_hint = 'long'; it is a number of seconds"),
         (lambda: variant(cost_hint=float("inf")), "has cost_hint = inf"),

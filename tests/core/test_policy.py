@@ -394,7 +394,7 @@ def test_a_failure_leaves_neither_a_folder_nor_changed_weights(
     policy: Policy, pipe: Any, registry: Registry, tmp_path: Path, state: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(folder: Path) -> None:
-        Path(folder).mkdir()
+        Path(folder).mkdir(exist_ok=True)
         (Path(folder) / "half").write_text("half")
         raise OSError(28, "No space left on device")
 
@@ -415,7 +415,7 @@ from types import SimpleNamespace
 from efface.policy.baking import bake
 
 def half(folder):
-    Path(folder).mkdir()
+    Path(folder).mkdir(exist_ok=True)
     (Path(folder) / "model_index.json").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 

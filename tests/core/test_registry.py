@@ -7,19 +7,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from efface.concept import Concept, Request
-from efface.errors import PluginError, UnknownMethod, UnknownModel, UnknownPlugin, UnknownSuite
+from efface.errors import BadSetting, PluginError, UnknownMethod, UnknownModel, UnknownPlugin, UnknownSuite
 from efface.hookspecs import hookimpl
 from efface.named import NamedModel
 from efface.registry import PluginInfo, Registry
-from efface.suite import Suite, SuiteConcept
+from efface.settings import setting
+from efface.suite import Suite, SuiteConcept, check_suite, configured, settings_of
 from efface_hooks import HookPoint
 
 METHOD = """
@@ -103,6 +104,18 @@ def test_metadata_is_read_without_importing_anything(install: Install) -> None:
     assert fakes(registry) == [PluginInfo("blur", "fake-blur", "1.0", "About fake-blur.", "fake_blur")]
     assert registry.plugin("blur") is registry.plugin("Fake_Blur")
     assert "fake_blur" not in sys.modules
+
+
+def test_a_plugin_that_takes_long_to_load_is_named_meanwhile(
+    install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("efface.registry.LONG", 0.2)
+    install("fake-slow", "import time; time.sleep(1)\n" + method_module("slow"))
+    install("fake-quick", method_module("quick"))
+    registry = Registry.installed({"EFFACE_LOAD_PLUGINS": "slow,quick"})
+    assert {"slow", "quick"} <= set(registry.methods())
+    (said,) = caplog.messages
+    assert said == "Plugin slow has been loading for 0.2 s; EFFACE_DISABLE_PLUGINS=slow leaves it out"
 
 
 def test_the_first_distribution_on_the_path_counts(install: Install) -> None:
@@ -409,11 +422,64 @@ def test_a_model_gets_the_first_suite_by_name_that_accepts_it() -> None:
     assert registry.suite_for("yours") is None  # type: ignore[arg-type]
 
 
+def test_a_suite_that_is_used_by_name_only_is_chosen_for_no_model() -> None:
+    shy, other = Judge("a-first", only_by_name=True), Judge("other")
+    registry = Registry([given(suites=[shy, other])])
+    assert registry.suite_for("mine") is other  # type: ignore[arg-type]
+    assert registry.suite("a-first") is shy
+
+
 def test_a_suite_that_derives_from_ours_may_leave_out_what_it_cannot_tell() -> None:
     judge = Judge()
     assert (judge.scenes("cat"), judge.unrelated("cat"), judge.guidance) == ((), (), 7.5)
     assert judge.region([], "cat") is None
     assert judge.features([]) is None
+    assert (judge.facts, judge.measured(["cat"]), judge.only_by_name) == ({}, ["cat"], False)
+    judge.prepare()
+
+
+@dataclass(frozen=True)
+class Strict(Judge):
+    name: ClassVar[str] = "strict"
+    accepted: ClassVar[str] = "mine"
+    threshold: float = setting(0.5, min=0, max=1, help="How sure it has to be.")
+    words: tuple[str, ...] = setting((), help="What it listens to.")
+
+
+def test_a_suite_that_is_a_dataclass_has_settings() -> None:
+    assert [one.name for one in settings_of(Strict())] == ["threshold", "words"]
+    one = configured(Strict(words=("cat",)), {"threshold": "0.75"})
+    assert one == Strict(threshold=0.75, words=("cat",))
+    assert configured(Strict(), {}) == Strict()
+    with pytest.raises(BadSetting, match=r"No setting 'treshold'; it has: threshold, words\. Did you mean"):
+        configured(Strict(), {"treshold": 1})
+    with pytest.raises(BadSetting, match="'threshold' of strict must be at most 1, not 2"):
+        configured(Strict(), {"threshold": 2})
+
+
+@dataclass(frozen=True)
+class Plain(Judge):
+    name: str = "plain"
+    accepted: str = "mine"
+
+
+@pytest.mark.parametrize("suite", [Judge(), Plain()])
+def test_fields_that_are_no_settings_are_none(suite: Suite) -> None:
+    check_suite(suite)
+    assert settings_of(suite) == []
+    assert configured(suite, {}) is suite
+    with pytest.raises(BadSetting, match=f"Suite '{suite.name}' has no settings"):
+        configured(suite, {"threshold": 1})
+
+
+@dataclass(frozen=True)
+class Unhelpful(Judge):
+    name: ClassVar[str] = "unhelpful"
+    threshold: float = setting(0.5, help="")
+
+
+class Factless(Judge):
+    facts = None  # type: ignore[assignment]
 
 
 class Mute(Suite):
@@ -431,6 +497,9 @@ class Mute(Suite):
         (Judge(summary=None), "has summary = None, which is not what efface.Suite says"),
         (Judge(example="cat"), "has example = 'cat', which is not what efface.Suite says"),
         (Judge(scenes=()), "has no function 'scenes'; derive it from efface.Suite"),
+        (Judge(measured=None), "has no function 'measured'; derive it from efface.Suite"),
+        (Factless(), "has facts = None, which is not what efface.Suite says"),
+        (Unhelpful(), "Setting 'threshold' of unhelpful has no help"),
         (Mute(), "does not define 'accepts', for which there is no default"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from efface.cli.console import Console, table
-from efface.cli.opening import erasures_on, open_model, read_erasures, strengths
+from efface.cli.opening import erasures_on, judge_of, open_model, read_erasures, strengths
 from efface.cli.options import (
     Seed,
     command,
@@ -24,6 +24,7 @@ from efface.cli.options import (
     quiet_option,
     sampling_options,
     scale_option,
+    suite_options,
 )
 from efface.cli.seeds import chosen
 from efface.cli.targets import check_target
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--concept", help="What to bring back.  [the first erased one]")
 @click.option("--by", "searches", multiple=True, help="inversion or substitution; may be repeated.  [both]")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="One of the search's settings.")
+@suite_options
 @click.option("--template", help="A prompt with {} where the concept goes.  [the suite's first]")
 @click.option("--seed", type=Seed(), default=0, show_default=True, help="Seed of the search.")
 @click.option("--seeds", "count", type=click.IntRange(1), default=20, show_default=True, help="Pictures of each sort.")
@@ -67,6 +69,8 @@ def attack(
     concept: str | None,
     searches: tuple[str, ...],
     settings: tuple[str, ...],
+    suite: str | None,
+    suite_settings: tuple[str, ...],
     template: str | None,
     seed: int,
     count: int,
@@ -98,8 +102,8 @@ def attack(
     with console.working() as progress:
         erasures, registry = read_erasures(files), Registry.installed()
         what = _erased(erasures, concept)
+        judge = None if suite is None else judge_of(console, registry, suite, suite_settings)
         pipe = open_model(console, model, registry, device=device, dtype=dtype)
-        suite = registry.suite_for(Model(pipe, registry))
         strong = strengths(scales, len(files))
         with erasures_on(pipe, files, erasures, strong, registry=registry, allow_other_base=allow_other_base):
             found = [
@@ -108,7 +112,7 @@ def attack(
                     what,
                     search=search,
                     template=template,
-                    suite=suite,
+                    suite=judge or registry.suite_for(Model(pipe, registry)),
                     seeds=chosen((), count),
                     seed=seed,
                     steps=steps,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 from efface.cli.requirements import unmet
-from efface.registry import PluginInfo
+from efface.registry import DISABLE, PluginInfo
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def _answer(arguments: list[str], limit: float) -> dict[str, Any]:
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
-            return _failed(f"still not loaded after {limit:g} s (--timeout gives it longer)", _text(errors))
+            remedy = f"--timeout gives it longer, {DISABLE} leaves it out"
+            return _failed(f"still not loaded after {limit:g} s ({remedy})", _text(errors))
         finally:
             _end(process)
         try:

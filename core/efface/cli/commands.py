@@ -15,6 +15,7 @@ COMMANDS = {
     "generate": "efface.cli.generate:generate",
     "compare": "efface.cli.compare:compare",
     "evaluate": "efface.cli.evaluate:evaluate",
+    "sweep": "efface.cli.sweep:sweep",
     "attack": "efface.cli.attack:attack",
     "plan": "efface.cli.plan:plan",
     "compose": "efface.cli.compose:compose",

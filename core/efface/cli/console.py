@@ -29,23 +29,26 @@ class Console:
     """One command's ways to speak, and what it has to say for itself when it is interrupted.
 
     A command notes in `written` the files and folders that it leaves behind even so. `config` and `offload` say how
-    the model is to be loaded.
+    the model is to be loaded. A `silent` one, of a process that leaves the talking to another, shows nothing.
     """
 
     def __init__(self, debug: bool = False) -> None:
         self.debug = debug
         self.json = False
         self.quiet = False
+        self.silent = False
         self.config: str | None = None
         self.offload: Offload | None = None
         self.written: list[Path] = []
 
     @property
     def shows_progress(self) -> bool:
-        return not self.quiet and sys.stderr.isatty()
+        return not (self.quiet or self.silent) and sys.stderr.isatty()
 
     def answer(self, data: Any, lines: Iterable[str]) -> None:
         """The result: `data` if JSON was asked for, else the lines."""
+        if self.silent:
+            return
         if self.json:
             click.echo(json.dumps(data, indent=2, allow_nan=False))
             return
@@ -53,11 +56,12 @@ class Console:
             click.echo(printable(line).rstrip())
 
     def warn(self, text: str) -> None:
-        click.echo(f"Warning: {printable(' '.join(text.split()))}", err=True)
+        if not self.silent:
+            click.echo(f"Warning: {printable(' '.join(text.split()))}", err=True)
 
     def note(self, text: str) -> None:
         """Something good to know, unless nothing is to be shown but the answer."""
-        if not self.quiet:
+        if not (self.quiet or self.silent):
             click.echo(printable(text), err=True)
 
     @contextmanager

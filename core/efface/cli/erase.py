@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from efface.cli.console import Console
+from efface.cli.launched import shared
 from efface.cli.opening import open_model
 from efface.cli.options import (
     Seed,
@@ -91,15 +92,16 @@ def erase(
 
     request = Request(_concepts(texts, table, anchor, synonyms, kind), keep, templates or ("{}",))
     given = pairs(settings)
-    with console.working() as progress:
+    with shared(console) as processes, console.working() as progress:
         registry = Registry.installed()
         cls = registry.method(method)
         chosen = build(cls, (preset_of(cls, preset) if preset else {}) | given)
         what = texts[0] if texts else Path(table or "").stem
         target = Path(output or f"{cls.name}-{slug(what, 'concept')}.safetensors")
-        check_target(target, force)
+        if processes.rank == 0:
+            check_target(target, force)
         folder = _checkpoints(console, checkpoints)
-        pipe = open_model(console, model, registry, device=device, dtype=dtype)
+        pipe = open_model(console, model, registry, device=processes.device(device), dtype=dtype)
         started = time.perf_counter()
         erasure = fitted(
             pipe,
@@ -110,9 +112,12 @@ def erase(
             seed=seed,
             progress=progress,
             folder=folder,
+            processes=processes,
             registry=registry,
         )
         seconds = time.perf_counter() - started
+        if processes.rank > 0:
+            return
         erasure.save(target)
         console.written.append(target)
     length = target.stat().st_size

@@ -11,7 +11,8 @@ import click
 
 from efface.cli.cache import cache_options, gallery_of
 from efface.cli.console import Console, table
-from efface.cli.opening import open_model, read_erasures, strengths
+from efface.cli.launched import shared
+from efface.cli.opening import judge_of, open_model, read_erasures, strengths
 from efface.cli.options import (
     command,
     device_option,
@@ -23,6 +24,7 @@ from efface.cli.options import (
     quiet_option,
     sampling_options,
     scale_option,
+    suite_options,
 )
 from efface.cli.seeds import chosen, seed_option
 from efface.cli.targets import check_target
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 @model_argument
 @click.option("--erasure", "files", multiple=True, help="An erasure's file; several are put on in this order.")
 @scale_option
-@click.option("--suite", help="Who judges the pictures.  [the first installed one that accepts the model]")
+@suite_options
 @seed_option
 @click.option("--seeds", "count", type=click.IntRange(1), help="This many seeds, counted up from --seed.  [50 from 0]")
 @click.option("--quick", is_flag=True, help="The first ten seeds only.")
@@ -60,6 +62,7 @@ def evaluate(
     files: tuple[str, ...],
     scales: tuple[float, ...],
     suite: str | None,
+    suite_settings: tuple[str, ...],
     seeds: tuple[int, ...],
     count: int | None,
     quick: bool,
@@ -90,15 +93,15 @@ def evaluate(
         raise click.UsageError("Nothing is erased, so there is nothing to evaluate: give --erasure FILE")
     strong, wanted = strengths(scales, len(files)), chosen(seeds, count, usual=50)
     gallery = gallery_of(cache, no_cache)
-    if output is not None:
-        check_target(output, force)
     if gallery.folder is not None:
         console.written.append(gallery.folder)
-    with console.working() as progress:
+    with shared(console) as processes, console.working() as progress:
+        if output is not None and processes.rank == 0:
+            check_target(output, force)
         erasures = read_erasures(files)
         registry = Registry.installed()
-        judge = None if suite is None else registry.suite(suite)
-        pipe = open_model(console, model, registry, device=device, dtype=dtype)
+        judge = None if suite is None else judge_of(console, registry, suite, suite_settings)
+        pipe = open_model(console, model, registry, device=processes.device(device), dtype=dtype)
         found = evaluated(
             pipe,
             erasures,
@@ -116,9 +119,10 @@ def evaluate(
             each_alone=not no_alone,
             allow_other_base=allow_other_base,
             progress=progress,
+            processes=processes,
         )
         data = found.to_json()
-        if output is not None:
+        if output is not None and processes.rank == 0:
             write(output, json.dumps(data, indent=2, allow_nan=False).encode() + b"\n")
             console.written.append(output)
     console.answer(data, [*_lines(found), *([str(output)] if output else [])])
@@ -170,6 +174,12 @@ def _made(found: Evaluation) -> str:
     text = (
         f"{counted(len(found.seeds), 'seed')} ({spans(found.seeds)}), "
         f"{counted(how['steps'], 'step')} of {how['scheduler']}, guidance {how['guidance']:g}; "
-        f"judged by {found.suite['name']}; 95 % intervals in brackets."
+        f"judged by {found.suite['name']}{_facts(found.suite['facts'])}; 95 % intervals in brackets."
     )
     return f"Quick: {text} Without --quick they are narrower." if found.quick else text
+
+
+def _facts(facts: Mapping[str, str | float]) -> str:
+    """What the judge's answers rest on, hashes by their first twelve digits."""
+    shown = (f"{name} {str(value)[:12] if name.endswith('sha256') else value}" for name, value in facts.items())
+    return f" ({', '.join(shown)})" if facts else ""

@@ -11,6 +11,7 @@ import click
 
 from efface.cli.console import Console
 from efface.cli.devices import checked_device, devices
+from efface.cli.options import pairs
 from efface.cli.wording import size
 from efface.errors import EffaceError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from efface.editor import Editor
     from efface.erasure import Erasure
     from efface.registry import Registry
+    from efface.suite import Suite
 
 LARGE = 10**9
 
@@ -93,6 +95,16 @@ def erasures_on(
             except EffaceError as error:
                 raise EffaceError(f"{file}: {error}") from error
         yield editor
+
+
+def judge_of(console: Console, registry: Registry, name: str, settings: Sequence[str]) -> Suite:
+    """The suite of that name with what `--suite-set` gives, ready to judge: what it lacks is said now."""
+    from efface.suite import configured
+
+    judge = configured(registry.suite(name), pairs(settings, "--suite-set", "clip=clip-vit-base-patch32"))
+    with bars(console.shows_progress):
+        judge.prepare()
+    return judge
 
 
 @contextmanager

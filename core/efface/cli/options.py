@@ -169,14 +169,38 @@ def sampling_options(steps: int = 20, guidance: float | None = 7.5, batch_size: 
     return decorate
 
 
-def pairs(given: Sequence[str]) -> dict[str, object]:
+def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--suite` and `--suite-set`."""
+
+    def named(ctx: click.Context, _param: click.Parameter, settings: tuple[str, ...]) -> tuple[str, ...]:
+        if settings and ctx.params.get("suite") is None:
+            raise click.UsageError("--suite-set is for the suite that --suite names")
+        return settings
+
+    name = click.option(
+        "--suite",
+        is_eager=True,
+        help="Who judges the pictures.  [the first installed one that accepts the model]",
+    )
+    settings = click.option(
+        "--suite-set",
+        "suite_settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=named,
+        help="A setting of the suite; may be repeated.",
+    )
+    return name(settings(function))
+
+
+def pairs(given: Sequence[str], option: str = "--set", such_as: str = "lamb=0.1") -> dict[str, object]:
     """What `--set NAME=VALUE` gives, each name once."""
     settings: dict[str, object] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not (name.strip() and equals):
-            raise BadSetting(f"--set takes NAME=VALUE, such as --set lamb=0.1, not {text!r}")
+            raise BadSetting(f"{option} takes NAME=VALUE, such as {option} {such_as}, not {text!r}")
         if name.strip() in settings:
-            raise BadSetting(f"--set gives {name.strip()!r} twice")
+            raise BadSetting(f"{option} gives {name.strip()!r} twice")
         settings[name.strip()] = value
     return settings

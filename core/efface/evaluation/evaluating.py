@@ -20,11 +20,12 @@ from efface.evaluation.work import Work, scored, views
 from efface.generating import check_steps
 from efface.method import Progress, silent
 from efface.model import Model
+from efface.processes import ALONE, Processes
 from efface.registry import Registry
 from efface.report.environment import environment
 from efface.report.imprint import weights_digest
 from efface.report.subject import Subject
-from efface.suite import Suite
+from efface.suite import Suite, settings_of
 from efface.untouched import untouched
 from efface_hooks import Wiring
 from efface_hooks.errors import listed
@@ -51,13 +52,15 @@ def evaluate(
     each_alone: bool = True,
     allow_other_base: bool = False,
     progress: Progress = silent,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """The figures of every concept that these erasures, put on together, erase; the pipeline ends as it began.
 
     Pictures are made before and after at the same seeds by DPM-Solver++, `quick` with the first ten seeds only. Those
     in the gallery are taken from there, so that an interrupted evaluation goes on where it was. `suite` is the first
     installed one that accepts the model unless one is given, `guidance` the suite's. `controls` adds rows for "noise"
-    and "blank"; `each_alone` what each of several erasures does by itself. Raises before a picture is made:
+    and "blank"; `each_alone` what each of several erasures does by itself. The pictures are shared out between
+    `processes`; the gallery is the first one's, and all get the same figures. Raises before a picture is made:
     UnknownSuite, BadConcept for a concept that the suite cannot tell, AlreadyEdited, WrongBase, EffaceError.
     """
     seeds = tuple(seeds)[:QUICK] if quick else tuple(seeds)
@@ -90,12 +93,14 @@ def evaluate(
                 for entry, (_, mine) in zip(single, singly, strict=True)
             ),
         ]
-        base, *seen = views(studio, judge, targets, work, progress)
-        found = [scored(targets, base, view) for view in seen[: len(after)]]
-        apart = [
-            alone(label, targets, mine, base, view)
-            for (label, mine), view in zip(singly, seen[len(after) :], strict=True)
-        ]
+        base, *seen = views(studio, judge, targets, work, progress, processes)
+        found = processes.first(lambda: [scored(targets, base, view) for view in seen[: len(after)]])
+        apart = processes.first(
+            lambda: [
+                alone(label, targets, mine, base, view)
+                for (label, mine), view in zip(singly, seen[len(after) :], strict=True)
+            ]
+        )
     return Evaluation(
         concepts=found[0],
         controls=dict(zip((stage.name for stage in after[1:]), found[1:], strict=True)),
@@ -111,7 +116,7 @@ def evaluate(
             "libraries": {name: version for name, version in environment().items() if name in LIBRARIES},
         },
         model=Subject.of(pipe, model).to_json() | {"weights_sha256": weights},
-        suite={"name": judge.name, "summary": judge.summary, "digest": judge.digest},
+        suite=described(judge),
         erasures=stack,
     )
 
@@ -140,14 +145,33 @@ def _check(
 
 
 def _suite(given: Suite | None, reader: Model, model: str, registry: Registry) -> Suite:
-    """The given suite, or the first installed one that accepts the model; UnknownSuite where there is none."""
+    """The given suite, or the first installed one that accepts the model, ready; UnknownSuite where there is none."""
     if given is not None and not given.accepts(reader):
         raise UnknownSuite(f"Suite {given.name!r} does not accept {model}: {given.summary}")
     found = given or registry.suite_for(reader)
     if found is None:
-        installed = listed(f"{name} ({suite.summary})" for name, suite in registry.suites().items()) or "none"
-        raise UnknownSuite(f"No suite accepts {model}, so nobody can judge its pictures; installed: {installed}")
+        raise UnknownSuite(f"No suite accepts {model}, so nobody can judge its pictures; {_installed(registry)}")
+    found.prepare()
     return found
+
+
+def _installed(registry: Registry) -> str:
+    """The suites that there are, and which of them are worth naming."""
+    suites = registry.suites()
+    named = [name for name, suite in suites.items() if suite.only_by_name]
+    text = listed(f"{name} ({suite.summary})" for name, suite in suites.items()) or "none"
+    return f"installed: {text}" + (f"; used where they are named: {', '.join(named)}" if named else "")
+
+
+def described(suite: Suite) -> dict[str, Any]:
+    """What a report says of who judged, as JSON."""
+    return {
+        "name": suite.name,
+        "summary": suite.summary,
+        "digest": suite.digest,
+        "settings": {one.name: getattr(suite, one.name) for one in settings_of(suite)},
+        "facts": dict(suite.facts),
+    }
 
 
 def _stack(editor: Editor) -> list[dict[str, Any]]:

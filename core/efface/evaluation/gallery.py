@@ -55,13 +55,20 @@ class Gallery:
         """The batch that these facts describe; made, and kept, if it is not there."""
         from PIL import Image
 
-        text = canonical_json(facts)
-        key = hashlib.sha256(text.encode()).hexdigest()
-        found = self._read(key, text)
+        found = self._read(*_named(facts))
         if found is None:
-            found = np.stack([np.asarray(image.convert("RGB")) for image in make()])
-            self._keep(key, text, found)
+            found = self.keep(facts, make())
         return [Image.fromarray(one) for one in found]
+
+    def has(self, facts: Mapping[str, Any]) -> bool:
+        """Whether the batch is there, whole."""
+        return self._read(*_named(facts)) is not None
+
+    def keep(self, facts: Mapping[str, Any], images: Sequence[Image]) -> Pixels:
+        """Keep a batch, in place of what was there; its pixels (n, H, W, 3)."""
+        pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+        self._keep(*_named(facts), pixels)
+        return pixels
 
     def _read(self, key: str, text: str) -> Pixels | None:
         if self.folder is None:
@@ -83,6 +90,12 @@ class Gallery:
     @staticmethod
     def _file(folder: Path, key: str) -> Path:
         return folder / "pictures" / key[:2] / f"{key}.npz"
+
+
+def _named(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """The key of a batch, and the text that it is the digest of."""
+    text = canonical_json(facts)
+    return hashlib.sha256(text.encode()).hexdigest(), text
 
 
 def _unpacked(data: bytes, text: str) -> Pixels | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,26 +31,12 @@ class Studio:
     steps: int
     guidance: float
 
-    def draw(self, stage: Stage, draw: Draw) -> None:
-        """Make one batch on the pipeline as it is now, unless it is in the gallery."""
-        self._batch(stage, draw, lambda: self._made(draw))
+    def missing(self, stage: Stage, draws: Sequence[Draw]) -> list[Draw]:
+        """Those that are not in the gallery."""
+        return [draw for draw in draws if not self.gallery.has(self._facts(stage, draw))]
 
-    def pictures(self, stage: Stage, draws: Sequence[Draw]) -> list[Image]:
-        """Pictures that were drawn."""
-        return [image for draw in draws for image in self._batch(stage, draw, _gone)]
-
-    def _batch(self, stage: Stage, draw: Draw, make: Callable[[], Sequence[Image]]) -> list[Image]:
-        facts = {
-            "subject": self.subject,
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "stage": list(stage.identity),
-            "prompt": draw.prompt,
-            "seeds": list(draw.seeds),
-        }
-        return self.gallery.pictures(facts, make)
-
-    def _made(self, draw: Draw) -> list[Image]:
+    def made(self, draw: Draw) -> list[Image]:
+        """One batch, made on the pipeline as it is now."""
         return generate(
             self.pipe,
             [draw.prompt],
@@ -59,6 +45,24 @@ class Studio:
             guidance=self.guidance,
             batch_size=len(draw.seeds),
         )
+
+    def keep(self, stage: Stage, draw: Draw, images: Sequence[Image]) -> None:
+        """Put a batch into the gallery."""
+        self.gallery.keep(self._facts(stage, draw), images)
+
+    def pictures(self, stage: Stage, draws: Sequence[Draw]) -> list[Image]:
+        """Pictures that were drawn."""
+        return [image for draw in draws for image in self.gallery.pictures(self._facts(stage, draw), _gone)]
+
+    def _facts(self, stage: Stage, draw: Draw) -> dict[str, Any]:
+        return {
+            "subject": self.subject,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "stage": list(stage.identity),
+            "prompt": draw.prompt,
+            "seeds": list(draw.seeds),
+        }
 
 
 def subject_of(pipe: Any, weights: str) -> str:

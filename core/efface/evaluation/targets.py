@@ -64,11 +64,19 @@ class Targets:
     batch_size: int
 
     def all(self) -> tuple[Target, ...]:
-        """One target per erased concept, in the order of the requests; BadConcept for one the suite does not know."""
+        """One target per erased concept that the suite measures, in the order of the requests.
+
+        BadConcept for a concept that the suite does not know.
+        """
         erased: dict[str, Concept] = {}
         for concept in self._concepts():
             erased.setdefault(known(self.suite, concept.text).text, concept)
-        return tuple(self._target(known(self.suite, text), concept, erased) for text, concept in erased.items())
+        measured = set(self.suite.measured(tuple(erased)))
+        return tuple(
+            self._target(known(self.suite, text), concept, erased)
+            for text, concept in erased.items()
+            if text in measured
+        )
 
     def _target(self, told: SuiteConcept, asked: Concept, erased: Iterable[str]) -> Target:
         others = [one for one in self.suite.concepts() if not {one.text, *one.shows} & set(erased)]

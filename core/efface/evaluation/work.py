@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from efface.evaluation import stages
 from efface.evaluation.draws import Draw
@@ -15,7 +16,11 @@ from efface.evaluation.studio import Studio
 from efface.evaluation.targets import Target
 from efface.evaluation.viewing import View
 from efface.method import Progress
+from efface.processes import Processes
 from efface.suite import Suite
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -46,21 +51,62 @@ class Work:
         return sum(len(draw.seeds) for draw in self.draws)
 
 
+@dataclass
+class Drawing:
+    """Making what is missing, shared out between the processes of a run; the first one keeps it and says how far it is.
+
+    `done` counts pictures, of `total`. A suite that cannot judge says so of the first batch, about the concept `asked`.
+    """
+
+    studio: Studio
+    processes: Processes
+    progress: Progress
+    total: int
+    asked: str
+    done: int = 0
+    judged: bool = False
+
+    def draw(self, work: Work, view: View) -> None:
+        """One stage, each batch in the first process's gallery as soon as it is made."""
+        missing = self.processes.first(lambda: self.studio.missing(work.stage, work.draws))
+        self.done += work.pictures - sum(len(draw.seeds) for draw in missing)
+        with work.stage.enter():
+            made = self.processes.each(missing, lambda draw: self._made(work.stage, draw))
+            for draw, images in zip(missing, made, strict=True):
+                if self.processes.rank == 0:
+                    self._keep(work.stage, draw, images, view)
+                self.done += len(draw.seeds)
+
+    def _made(self, stage: Stage, draw: Draw) -> list[Image]:
+        self.progress(self.done, self.total, f"{stage.name}: {draw.prompt}")
+        return self.studio.made(draw)
+
+    def _keep(self, stage: Stage, draw: Draw, images: list[Image], view: View) -> None:
+        self.studio.keep(stage, draw, images)
+        if not self.judged:
+            view.shown((draw,), self.asked)
+            self.judged = True
+
+
 def views(
-    studio: Studio, suite: Suite, targets: Sequence[Target], work: Sequence[Work], progress: Progress
+    studio: Studio,
+    suite: Suite,
+    targets: Sequence[Target],
+    work: Sequence[Work],
+    progress: Progress,
+    processes: Processes,
 ) -> list[View]:
-    """All that is asked for, drawn, as the suite sees it: a view for each stage, the base's first."""
-    done, total = 0, sum(one.pictures for one in work)
+    """All that is asked for, drawn, as the suite sees it: a view for each stage, the base's first.
+
+    Only the first process has the pictures to look at.
+    """
+    processes.check_same("model, libraries and erasures", [studio.subject, *(one.stage.identity for one in work)])
     seen = [View(suite, partial(studio.pictures, one.stage)) for one in work]
-    for one in work:
-        with one.stage.enter():
-            for draw in one.draws:
-                progress(done, total, f"{one.stage.name}: {draw.prompt}")
-                studio.draw(one.stage, draw)
-                if done == 0:  # a suite that cannot judge says so now and not after the last picture
-                    seen[0].shown((draw,), targets[0].concept.text)
-                done += len(draw.seeds)
-    progress(done, total, "judging")
+    total = sum(one.pictures for one in work)
+    drawing = Drawing(studio, processes, progress, total, targets[0].concept.text)
+    for one, view in zip(work, seen, strict=True):
+        drawing.draw(one, view)
+    progress(drawing.done, drawing.total, "judging")
     return seen
 
 

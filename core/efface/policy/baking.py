@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 from pathlib import Path
 
 from efface.editor import Editor
 from efface.errors import CannotSave, PolicyError
+from efface.writing import beside
 
 
 def bake(editor: Editor, folder: str | os.PathLike[str]) -> None:
@@ -40,11 +39,8 @@ def refuse(editor: Editor) -> None:
 
 
 def _save(editor: Editor, target: Path) -> None:
-    partial = target.with_name(f".efface-{secrets.token_hex(8)}.partial")
-    try:
+    with beside(target, Path.mkdir) as partial:
         editor.pipe.save_pretrained(partial)
         with contextlib.suppress(FileNotFoundError):
             target.rmdir()
         os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -91,7 +91,7 @@ def test_all_is_well(doctor: Run) -> None:
     [
         ("raise RuntimeError('no luck')", "import: RuntimeError: no luck"),
         ("import os; os._exit(3)", "import: ended the process that loaded it (exit code 3)"),
-        ("import time; time.sleep(60)", "import: still not loaded after 2 s (--timeout gives it longer)"),
+        ("import time; time.sleep(60)", "import: still not loaded after 2 s (--timeout gives it longer, "),
         ("print('noise')", "import: PluginError: extra_bad implements no hook with @efface.hookimpl; there are:"),
         (HALF, "efface_models: PluginError: efface_models must return a list, not 5"),
     ],

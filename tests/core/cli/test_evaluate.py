@@ -19,6 +19,8 @@ Run = Callable[..., Result]
 Refused = Callable[..., str]
 
 JUDGE = """
+from dataclasses import dataclass
+
 import numpy as np
 
 import efface
@@ -44,6 +46,24 @@ class Judge(efface.Suite):
         return np.array([np.asarray(image).mean() / 255 > 0.5 for image in images], dtype=float)
 
 
+@dataclass(frozen=True)
+class Strict(Judge):
+    name = "strict"
+    threshold: float = efface.setting(0.5, help="How bright the picture of a cat is.")
+    network: str | None = efface.setting(None, help="Who sees it.")
+
+    @property
+    def facts(self):
+        return {"network_sha256": "0123456789abcdef", "threshold": self.threshold}
+
+    def prepare(self):
+        if self.network is None:
+            raise efface.BadSetting("strict needs the setting network")
+
+    def found(self, images, concept):
+        return np.array([np.asarray(image).mean() / 255 > self.threshold for image in images], dtype=float)
+
+
 class Blind(Judge):
     name = "blind"
     summary = "accepts nothing"
@@ -54,7 +74,7 @@ class Blind(Judge):
 
 @efface.hookimpl
 def efface_suites():
-    return [Judge(), Blind()]
+    return [Judge(), Blind(), Strict()]
 """
 
 EVALUATE = ("evaluate", "tiny", "--erasure", "dim-cat.safetensors", "--steps", "1")
@@ -148,6 +168,16 @@ def test_json_is_the_evaluation_and_so_is_the_file(run: Run, place: Path) -> Non
 
 
 @pytest.mark.usefixtures("erasure")
+def test_a_suite_is_told_its_settings_and_says_what_it_rests_on(run: Run) -> None:
+    strict = (*EVALUATE, "--seeds", "2", "--suite", "strict", "--suite-set", "network=eye")
+    assert "judged by strict (network_sha256 0123456789ab, threshold 0.5); 95 %" in run(*strict).stdout
+    data = json.loads(run(*strict, "--suite-set", "threshold=0.9", "--json").stdout)
+    assert data["suite"]["settings"] == {"threshold": 0.9, "network": "eye"}
+    assert data["suite"]["facts"] == {"network_sha256": "0123456789abcdef", "threshold": 0.9}
+    assert data["concepts"]["cat"]["efficacy_base"]["value"] == 0, "no picture is that bright"
+
+
+@pytest.mark.usefixtures("erasure")
 def test_fifty_seeds_are_usual(run: Run) -> None:
     assert json.loads(run(*EVALUATE, "--json").stdout)["seeds"] == list(range(50))
 
@@ -203,7 +233,12 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--suite", "jury"], "No suite 'jury'; installed: blind, judge."),
+        (["--suite", "jury"], "No suite 'jury'; installed: blind, judge, strict."),
+        (["--suite-set", "a=1"], "--suite-set is for the suite that --suite names"),
+        (["--suite", "judge", "--suite-set", "a=1"], "Suite 'judge' has no settings"),
+        (["--suite", "strict", "--suite-set", "a"], "--suite-set takes NAME=VALUE, such as --suite-set clip="),
+        (["--suite", "strict", "--suite-set", "eye=1"], "strict: No setting 'eye'; it has: network, threshold."),
+        (["--suite", "strict"], "strict needs the setting network"),
         (["--cache", "x", "--no-cache"], "--cache names a folder and --no-cache wants none: give one of them"),
         (["--cache", "dim-cat.safetensors"], "Cannot write to dim-cat.safetensors: "),
         (["--scale", "1", "--scale", "2"], "2 times --scale for 1 erasures"),

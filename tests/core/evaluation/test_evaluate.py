@@ -85,7 +85,7 @@ def test_every_figure_is_there_and_json_can_be_written(evaluated: Evaluate, came
     assert {name for name in FIGURES if figures[name] is None} == {"anchor"}, "a tree, which the suite cannot tell"
     assert all(figures[name].keys() == {"value", "low", "high", "n"} for name in FIGURES if name != "anchor")
     assert (data["seeds"], data["quick"], data["controls"]) == (list(range(20)), False, {})
-    assert data["suite"] == {"name": "words", "summary": "a few words", "digest": "1"}
+    assert data["suite"] == {"name": "words", "summary": "a few words", "digest": "1", "settings": {}, "facts": {}}
     assert (data["model"]["name"], len(data["model"]["weights_sha256"])) == ("tiny", 64)
     (erasure,) = data["erasures"]
     assert (erasure["method"], erasure["scale"], erasure["other_base"]) == ("tilt", 2.0, False)
@@ -262,6 +262,14 @@ def nothing_made(camera: Camera) -> Iterator[None]:
 
 @pytest.mark.usefixtures("nothing_made")
 class TestRefused:
+    def test_a_suite_that_is_not_ready(self, evaluated: Evaluate, suite: Any) -> None:
+        def missing() -> None:
+            raise EffaceError("no network")
+
+        suite.prepare = missing
+        with pytest.raises(EffaceError, match="no network"):
+            evaluated()
+
     @pytest.mark.parametrize(
         ("options", "said"),
         [
@@ -326,6 +334,20 @@ def test_the_first_suite_that_accepts_the_model_judges(evaluated: Evaluate, suit
     hooks = {"efface_suites": [suite, refuses], "efface_methods": list(toys.values())}
     plugin = SimpleNamespace(**{name: efface.hookimpl(_giving(items)) for name, items in hooks.items()})
     assert evaluated(suite=None, registry=efface.Registry([plugin])).suite["name"] == "words"
+
+
+@pytest.mark.usefixtures("camera")
+def test_what_a_suite_says_of_its_judge_is_reported(evaluated: Evaluate, suite: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(type(suite), "facts", {"threshold": 0.6})
+    assert evaluated().suite["facts"] == {"threshold": 0.6}
+
+
+def test_other_suites_are_named_where_none_accepts_the_model(evaluated: Evaluate, suite: Any, toys: Any) -> None:
+    suite.only_by_name = True
+    hooks = {"efface_suites": [suite], "efface_methods": list(toys.values())}
+    plugin = SimpleNamespace(**{name: efface.hookimpl(_giving(items)) for name, items in hooks.items()})
+    with pytest.raises(efface.UnknownSuite, match=r"words \(a few words\); used where they are named: words"):
+        evaluated(suite=None, registry=efface.Registry([plugin]))
 
 
 @pytest.mark.usefixtures("camera")

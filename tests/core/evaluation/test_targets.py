@@ -55,6 +55,12 @@ def test_a_concept_that_two_erasures_erase_is_one_target(suite: Any) -> None:
     assert found.anchor.text == "dog"
 
 
+def test_a_suite_may_measure_some_of_what_is_erased_and_the_rest_is_no_other_concept(suite: Any) -> None:
+    suite.measured = lambda erased: [one for one in erased if one == "dog"]
+    (found,) = targets(suite, Concept("cat"), Concept("dog"))
+    assert (found.concept.text, list(found.others)) == ("dog", ["bird", "cubism"])
+
+
 def test_an_unknown_concept_is_refused_with_what_there_is(suite: Any) -> None:
     with pytest.raises(BadConcept, match="No concept 'kitten'; words can tell: bird, cat, cubism, dog, tom"):
         targets(suite, Concept("dog"), Concept("kitten"))

@@ -25,6 +25,7 @@ class UCE:
 
     name: ClassVar[str] = "uce"
     cost_hint: ClassVar[float] = 1.0
+    splits: ClassVar[bool] = True
     covers: ClassVar[efface.Covers] = efface.Covers(
         families=("sd1", "sd2", "sdxl"), kinds=("text",), bypassed_by=("image prompts",)
     )
