@@ -78,7 +78,7 @@ class Suite(Protocol):
 
     def prepare(self) -> None:
         """Load what it judges with; EffaceError where that fails, so that it does before any picture is made."""
-        return None
+        return
 
     def measured(self, erased: Sequence[str]) -> Sequence[str]:
         """Which of the erased concepts get figures: all of them, unless that would be too many."""

@@ -101,7 +101,7 @@ def photographed(page: Any) -> Callable[[str], None]:
             Path(PICTURES).mkdir(parents=True, exist_ok=True)
             page.mouse.move(0, 0)
             page.wait_for_timeout(800)
-            page.screenshot(path=str(Path(PICTURES) / f"studio-{name}.png"), full_page=name == "maps")
+            page.screenshot(path=str(Path(PICTURES) / f"studio-{name}.png"))
 
     return photograph
 

@@ -150,8 +150,10 @@ def row(session: Session, version: gr.State, label: str, strength: float, on: bo
             0, max(2.0, strength), strength, step=0.05, label="Strength", elem_id=f"scale-{label}", interactive=True
         )
         off = gr.Button("Take off", size="sm", min_width=80, elem_id=f"off-{label}")
-    switch.input(lambda value: told(session.switch)(label, value), switch, None, concurrency_id="pipe")
-    scale.release(lambda value: told(session.scale)(label, value), scale, None, concurrency_id="pipe")
+    # every change counts, also while the one before is still on its way: Gradio would drop it
+    at_once = {"concurrency_id": "pipe", "trigger_mode": "multiple"}
+    switch.input(lambda value: told(session.switch)(label, value), switch, None, **at_once)
+    scale.release(lambda value: told(session.scale)(label, value), scale, None, **at_once)
 
     def taken(number: int) -> int:
         told(session.detach)(label)
