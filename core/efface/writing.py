@@ -42,7 +42,7 @@ def beside(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
 
     What processes that were killed left there goes first: unlike theirs, the files of living ones are locked.
     """
-    _tidy(target.parent)
+    tidy(target.parent)
     partial, lock = _reserved(target, make)
     try:
         yield partial
@@ -81,8 +81,8 @@ def _locked(path: Path, *, wait: bool = True) -> int | None:
     return descriptor
 
 
-def _tidy(folder: Path) -> None:
-    """Remove what nobody is writing any more; where that cannot be told, it stays."""
+def tidy(folder: Path) -> None:
+    """Remove from a folder what nobody is writing any more; where that cannot be told, it stays."""
     with contextlib.suppress(PermissionError):
         for name in filter(PARTIAL.fullmatch, os.listdir(folder)):
             with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efface.header import canonical_json
-from efface.writing import write
+from efface.writing import tidy, write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +69,12 @@ class Gallery:
         pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
         self._keep(*_named(facts), pixels)
         return pixels
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed have left half written."""
+        if self.folder is not None:
+            for folder in (self.folder / "pictures").glob("*/"):
+                tidy(folder)
 
     def _read(self, key: str, text: str) -> Pixels | None:
         if self.folder is None:

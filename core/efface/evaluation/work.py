@@ -101,6 +101,8 @@ def views(
     Only the first process has the pictures to look at.
     """
     processes.check_same("model, libraries and erasures", [studio.subject, *(one.stage.identity for one in work)])
+    if processes.rank == 0:
+        studio.gallery.tidy()
     seen = [View(suite, partial(studio.pictures, one.stage)) for one in work]
     total = sum(one.pictures for one in work)
     drawing = Drawing(studio, processes, progress, total, targets[0].concept.text)

@@ -137,3 +137,16 @@ def test_the_usual_folder_is_the_one_for_caches(environment: dict[str, str], pla
 def test_the_usual_folder_is_asked_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EFFACE_CACHE", str(tmp_path))
     assert usual_folder() == tmp_path
+
+
+def test_what_was_left_half_written_goes_and_nothing_else(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path)
+    gallery.tidy()
+    gallery.pictures(FACTS, Camera())
+    (kept,) = files(tmp_path)
+    for folder in (kept.parent, tmp_path / "pictures" / "00"):
+        folder.mkdir(exist_ok=True)
+        (folder / ".efface-0123456789abcdef.partial").touch()
+    gallery.tidy()
+    assert files(tmp_path) == [kept]
+    Gallery().tidy()
