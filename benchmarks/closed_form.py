@@ -63,9 +63,9 @@ def shared(layers: Sequence[Tensor], targets: Tensor, anchors: Tensor) -> tuple[
     solving = time.perf_counter() - start
     if isinstance(delta, LowRank):
         up, down = delta.up.float(), delta.down.float()
-        return [weight + (weight @ up) @ down for weight in layers], solving
+        return [torch.addmm(weight, weight @ up, down) for weight in layers], solving
     change = delta.weight.float()
-    return [weight + weight @ change for weight in layers], solving
+    return [torch.addmm(weight, weight, change) for weight in layers], solving
 
 
 def compare(count: int, rounds: int) -> str:

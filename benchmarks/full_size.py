@@ -124,7 +124,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         pipe = efface.load(options.folder, dtype=getattr(torch, options.dtype), device=options.device)
     with timed(found, "points"):
         efface.points(pipe)
-    state, before = State.of(pipe), call(pipe, options.latents)
+    before = call(pipe, options.latents)
+    state = State.of(pipe)  # not earlier: transformers puts hooks of its own on a text encoder when it is first used
     method, _, count = options.case.partition(" ")
     if method != "plain":
         with timed(found, "fit"):
