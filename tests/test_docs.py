@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, get_args
 
@@ -124,7 +125,7 @@ class Reader:
     ran: int = 0
 
     def read(self, found: list[Block]) -> None:
-        for block, shown in zip(found, [*found[1:], None], strict=True):
+        for block, shown in zip_longest(found, found[1:]):
             expected = shown.text if shown and shown.follows and shown.language == "text" else None
             self.type(block, expected)
 
