@@ -466,15 +466,15 @@ class Few(Words):
 
 
 class Watched(Gallery):
-    """Keeps what it was asked to make: what was on the pipeline, the prompt and the seeds."""
+    """Notes what was made for it: what was on the pipeline, the prompt and the seeds."""
 
     def __init__(self) -> None:
         super().__init__()
         self.made: list[str] = []
 
-    def pictures(self, facts: Mapping[str, Any], make: Callable[[], Sequence[Image.Image]]) -> list[Image.Image]:
-        asked = f"{facts['stage']} {facts['prompt']} {facts['seeds']}"
-        return super().pictures(facts, lambda: self.made.append(asked) or make())
+    def keep(self, facts: Mapping[str, Any], images: Sequence[Image.Image]) -> Any:
+        self.made.append(f"{facts['stage']} {facts['prompt']} {facts['seeds']}")
+        return super().keep(facts, images)
 
 
 @pytest.fixture(scope="module")
