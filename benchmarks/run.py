@@ -28,7 +28,7 @@ ALL = (
     "realera",
     "gates --concepts 50",
     "gates --unet 50 1000",
-    "dumo --rounds 3",
+    "dumo --rounds 5",
 )
 INTRODUCTION = """# Benchmarks
 
