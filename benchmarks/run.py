@@ -1,4 +1,4 @@
-"""Every benchmark one after another, and one table of the ratios: printed, and written to `docs/benchmarks.md`.
+"""Every benchmark one after another, and one table of what they found: printed, and written to `docs/benchmarks.md`.
 
 Each ratio comes from one run, in which what is compared took turns. Benchmarks have processes of their own.
 """
@@ -34,9 +34,11 @@ INTRODUCTION = """# Benchmarks
 
 *After this page you know what edits cost, and how to measure it on your machine.*
 
-`make bench` makes this page. Every value is a ratio of one run on one machine: what is compared took turns. U-Nets
-have the widths and depths of Stable Diffusion 1.5 and random weights, and times are the processor's, where nothing else
-is said. The scripts in `benchmarks/` say in their first lines what they compare with what.
+`make bench` makes this page, all of it on one machine. What a ratio compares took turns in one run; seconds and
+milliseconds are named as such. U-Nets have the widths and depths of Stable Diffusion 1.5 and random weights, but for
+stacks of erasures, which are measured at a fifth of its width. Times of U-Net calls and of GLoCE's layer are the
+processor's, those of closed forms the clock's. The scripts in `benchmarks/` say in their first lines what they compare
+with what.
 """
 
 

@@ -14,6 +14,36 @@ from click.testing import CliRunner, Result
 from efface.cli.group import efface
 from efface.testing.pipelines import tiny_pipeline
 
+JUDGE = """
+import efface
+import numpy as np
+
+
+class Judge(efface.Suite):
+    name = "judge"
+    summary = "cats and dogs"
+    digest = "1"
+    guidance = 3.0
+    example = efface.Request((efface.Concept("cat", "dog"),))
+
+    def accepts(self, model):
+        return True
+
+    def concepts(self, kind=None):
+        return [efface.SuiteConcept(one) for one in ("cat", "dog") if kind in (None, "object")]
+
+    def templates(self, kind):
+        return ["a {}"]
+
+    def found(self, images, concept):
+        return np.array([np.asarray(image).mean() / 255 for image in images])
+
+
+@efface.hookimpl
+def efface_suites():
+    return [Judge()]
+"""
+
 PLUGIN = '''
 import logging
 import os
@@ -108,6 +138,12 @@ def installed(folder: Path, distribution: str, modules: Mapping[str, str], entri
     )
     (about / "entry_points.txt").write_text(entries)
     importlib.invalidate_caches()
+
+
+@pytest.fixture(scope="session")
+def judge() -> str:
+    """Source for a plugin's end: a suite that tells cats and dogs by how bright a picture is."""
+    return JUDGE
 
 
 @pytest.fixture(scope="session")

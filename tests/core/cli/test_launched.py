@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import efface
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -48,34 +47,9 @@ class Half:
         pass
 
 
-class Judge(efface.Suite):
-    name = "judge"
-    summary = "cats and dogs"
-    digest = "1"
-    guidance = 3.0
-    example = efface.Request((efface.Concept("cat", "dog"),))
-
-    def accepts(self, model):
-        return True
-
-    def concepts(self, kind=None):
-        return [efface.SuiteConcept(one) for one in ("cat", "dog") if kind in (None, "object")]
-
-    def templates(self, kind):
-        return ["a {}"]
-
-    def found(self, images, concept):
-        return np.array([np.asarray(image).mean() / 255 for image in images])
-
-
 @efface.hookimpl
 def efface_methods():
     return [Half]
-
-
-@efface.hookimpl
-def efface_suites():
-    return [Judge()]
 """
 
 BOTH = """
@@ -141,8 +115,10 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_two_processes_leave_what_one_leaves(run: Run, place: Path, install: Any) -> None:
-    install("efface-halves", {"efface_halves": HALVES}, "[efface]\nhalves = efface_halves\n", plugin="halves,uce")
+def test_two_processes_leave_what_one_leaves(run: Run, place: Path, install: Any, judge: str) -> None:
+    install(
+        "efface-halves", {"efface_halves": HALVES + judge}, "[efface]\nhalves = efface_halves\n", plugin="halves,uce"
+    )
     rows = "".join(f"cat {number},{('dog', 'fish')[number % 2]}\n" for number in range(150))
     (place / "concepts.csv").write_text(f"concept,anchor\n{rows}")
     run("erase", "tiny", "--concept", "cat", "--anchor", "dog", "--method", "uce", "-o", "one.safetensors")

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import efface
-import numpy as np
 import torch
 
 
@@ -55,34 +54,9 @@ class Fatal:
             patch.map("unet.text", efface.LowRank(fitted.fit.tensors["up"], fitted.fit.tensors["down"]))
 
 
-class Judge(efface.Suite):
-    name = "judge"
-    summary = "cats and dogs"
-    digest = "1"
-    guidance = 3.0
-    example = efface.Request((efface.Concept("cat", "dog"),))
-
-    def accepts(self, model):
-        return True
-
-    def concepts(self, kind=None):
-        return [efface.SuiteConcept(one) for one in ("cat", "dog") if kind in (None, "object")]
-
-    def templates(self, kind):
-        return ["a {}"]
-
-    def found(self, images, concept):
-        return np.array([np.asarray(image).mean() / 255 for image in images])
-
-
 @efface.hookimpl
 def efface_methods():
     return [Fatal]
-
-
-@efface.hookimpl
-def efface_suites():
-    return [Judge()]
 """
 
 GRID = """
@@ -106,8 +80,8 @@ anchor = "dog"
 
 
 @pytest.fixture(autouse=True)
-def grid(install: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: Path) -> Path:
-    install("efface-fatal", {"efface_fatal": FATAL}, "[efface]\nfatal = efface_fatal\n", plugin="fatal")
+def grid(install: Any, judge: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: Path) -> Path:
+    install("efface-fatal", {"efface_fatal": FATAL + judge}, "[efface]\nfatal = efface_fatal\n", plugin="fatal")
     monkeypatch.setenv("EFFACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FATAL", str(tmp_path / "marker"))
     path = place / "grid.toml"
