@@ -60,3 +60,23 @@ def test_another_model_does_not_read_what_was_kept_for_this_one(pipe: Any, tmp_p
     fitted(pipe, tmp_path)
     other = tiny_pipeline("sd1", seed=1)
     assert torch.equal(fitted(other, tmp_path).fit.tensors["targets"], fitted(other).fit.tensors["targets"])
+
+
+def test_a_changed_embedding_of_an_erased_word_alone_is_seen(tmp_path: Path) -> None:
+    """As textual inversion changes a model: no anchor holds the word, so all anchors are encoded as before."""
+    pipe = tiny_pipeline("sd1")
+    before = fitted(pipe, tmp_path)
+    (cat,) = pipe.tokenizer("cat", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        pipe.text_encoder.get_input_embeddings().weight[cat] *= 1.5
+    found = fitted(pipe, tmp_path).fit.tensors["targets"]
+    assert torch.equal(found, fitted(pipe).fit.tensors["targets"])
+    assert not torch.equal(found, before.fit.tensors["targets"])
+
+
+def test_without_a_folder_no_fingerprint_is_made_for_checkpoints(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("efface_uce.gathering.fingerprint", fail)
+    fitted(pipe)

@@ -210,3 +210,13 @@ def test_it_comes_from_its_own_distribution(pipe: Any) -> None:
     header = efface.erase(pipe, "cat", anchor="dog", method="uce").header
     assert (header.method, header.distribution) == ("uce", "efface-uce")
     assert header.points == ("unet.text",)
+
+
+def test_more_columns_than_are_solved_from_at_once_give_the_map_of_all(pipe: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("efface_uce.gathered.TOGETHER", 7)
+    erasure = efface.erase(pipe, ["cat", "red house", "bird"], anchor="dog", keep=["fish"], method="uce")
+    tensors = {name: tensor.double() for name, tensor in erasure.tensors.items()}
+    c, moved, keep = tensors["targets"], tensors["anchors"] - tensors["targets"], tensors["keep"]
+    assert c.shape[1] > 2 * len(c), "or this tests nothing"
+    price = c @ c.T + keep @ keep.T + 0.5 * torch.eye(len(c), dtype=torch.float64)
+    assert torch.allclose(change(erasure), moved @ c.T @ torch.linalg.inv(price), atol=1e-5)

@@ -2,6 +2,7 @@
 
 from efface.solver.closed_form import Solution, solve
 from efface.solver.columns import Columns
+from efface.solver.condensed import condensed
 from efface.solver.conflicts import Policy
 from efface.solver.duals import duals, through_duals
 from efface.solver.errors import BadProblem, ConflictError, SingularError
@@ -21,6 +22,7 @@ __all__ = [
     "Report",
     "SingularError",
     "Solution",
+    "condensed",
     "duals",
     "prices",
     "residual",

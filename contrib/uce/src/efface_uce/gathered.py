@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ import efface
 from efface.solver import Columns
 from efface.solver.left import drift, left
 
+TOGETHER = 4096  # columns in float64 at once
 Delta = efface.LowRank | efface.Dense
 
 
@@ -55,9 +56,16 @@ class Gathered:
         kept = {} if self.keep is None else {"keep": self.keep}
         return {"targets": self.targets, "anchors": self.anchors} | kept
 
+    def columns(self, weight: float = 1.0) -> Iterator[Columns]:
+        """Targets onto anchors in float64, each with this weight; some at a time, for a thousand concepts have many."""
+        for targets, anchors in zip(
+            *(torch.split(each, TOGETHER, 1) for each in (self.targets, self.anchors)), strict=True
+        ):
+            yield Columns.pairs(targets, anchors, torch.full((targets.shape[1],), weight))
+
     def residual(self, deltas: Sequence[Delta]) -> dict[str, float]:
         """For each prompt the share of the way to its anchor that maps leave, over all its columns together."""
-        return dict(zip(self.prompts, left(deltas, self._columns, self._owners(self.counts)), strict=True))
+        return dict(zip(self.prompts, left(deltas, self.columns(), self._owners(self.counts)), strict=True))
 
     def composition(
         self, request: efface.Request, stacked: Sequence[Delta], joint: Sequence[Delta]
@@ -66,7 +74,7 @@ class Gathered:
         each = len(request.templates)
         sizes = [each * len(concept.phrases) for concept in request.concepts]
         owners = self._owners([int(part.sum()) for part in torch.split(torch.tensor(self.counts), sizes)])
-        both = zip(left(stacked, self._columns, owners), left(joint, self._columns, owners), strict=True)
+        both = zip(left(stacked, self.columns(), owners), left(joint, self.columns(), owners), strict=True)
         named = zip(request.concepts, both, strict=True)
         found: dict[str, dict[str, object]] = {
             "composition": {concept.text: {"stacked": one, "joint": other} for concept, (one, other) in named}
@@ -74,10 +82,6 @@ class Gathered:
         if self.keep is not None:
             found["kept"] = {"stacked": drift(stacked, self.keep), "joint": drift(joint, self.keep)}
         return found
-
-    @property
-    def _columns(self) -> Columns:
-        return Columns.pairs(self.targets, self.anchors)
 
     @staticmethod
     def _owners(counts: Sequence[int]) -> Tensor:

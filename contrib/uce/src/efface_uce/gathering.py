@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import efface
 from efface.alignment import Tokens, aligned, kept
+from efface.fingerprint import fingerprint
 from efface_uce.gathered import Gathered
 
 PROMPTS = 64
@@ -51,6 +54,11 @@ class Reader:
     tokens: Tokens
     run: efface.Run
 
+    @cached_property
+    def base(self) -> dict[str, Any] | None:
+        """What identifies the model in checkpoints; None where none are kept."""
+        return fingerprint(self.model.pipe, self.model.points("text")) if self.run.folder is not None else None
+
     def parts(self, phrases: Sequence[tuple[str, str]]) -> Iterator[Part]:
         """Batches of phrases in order; the same ones whatever was kept."""
         size = max(1, PROMPTS // len(self.templates))
@@ -63,12 +71,17 @@ class Reader:
             self.run.progress(done, len(phrases), "encoding prompts")
 
     def _part(self, phrases: Sequence[tuple[str, str]]) -> Part:
-        """One batch. Its anchors, each encoded once, also tell one model's checkpoints from another's."""
+        """One batch, its anchors each encoded once.
+
+        A checkpoint is of one model: its fingerprint sees the weights, the encoded anchors see adapters, which the
+        fingerprint leaves out.
+        """
         different = list(dict.fromkeys(anchor for _, anchor in phrases))
         encoded = self.model.encode_phrases(different, self.templates)
         each = range(len(self.templates))
         anchors = encoded.rows([different.index(anchor) * len(each) + at for _, anchor in phrases for at in each])
-        checkpoint = self.run.checkpoint("uce", self.tokens, list(self.templates), phrases, anchors.hidden)
+        identity = (self.base, self.tokens, list(self.templates), phrases, anchors.hidden)
+        checkpoint = self.run.checkpoint("uce", *identity)
         state = checkpoint.load()
         if state is None:
             targets = self.model.encode_phrases([phrase for phrase, _ in phrases], self.templates)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 import efface
-from efface.solver import Columns, Problem, solve
+from efface.solver import Columns, Problem, condensed, solve
 from efface_uce.gathered import Gathered
 from efface_uce.gathering import gather
 
@@ -56,14 +55,19 @@ class UCE:
         for fitted in fits:
             patch.map("unet.text", _delta(fitted.fit))
 
-    def problem(self, targets: Tensor, anchors: Tensor, keep: Tensor | None) -> Problem:
-        """min_E sum_i s |E c_i - (a_i - c_i)|^2 + p sum_j |E k_j|^2 + lamb |E|^2, columns (d, n): eq. 7."""
-        wishes = Columns.pairs(targets, anchors, torch.full((targets.shape[1],), self.erase_scale))
-        return Problem(lamb=self.lamb, soft=wishes, keep=keep, keep_weight=self.preserve_scale)
+    def problem(self, gathered: Gathered) -> Problem:
+        """min_E sum_i s |E c_i - (a_i - c_i)|^2 + p sum_j |E k_j|^2 + lamb |E|^2, columns (d, n): eq. 7.
+
+        Derived: of more than 2 d columns, d that have the same solution are enough.
+        """
+        d, count = gathered.targets.shape
+        wishes = gathered.columns(self.erase_scale)
+        soft = condensed(wishes) if count > 2 * d else Columns.joined(list(wishes))
+        return Problem(lamb=self.lamb, soft=soft, keep=gathered.keep, keep_weight=self.preserve_scale)
 
     def _solved(self, gathered: Gathered) -> efface.Fit:
         """The map with the columns it was solved from, in float32 or the model's precision if that is wider."""
-        delta = solve(self.problem(gathered.targets, gathered.anchors, gathered.keep)).delta
+        delta = solve(self.problem(gathered)).delta
         factors = {"up": delta.up, "down": delta.down} if isinstance(delta, efface.LowRank) else {"map": delta.weight}
         wide = torch.promote_types(gathered.targets.dtype, torch.float32)
         return efface.Fit(
