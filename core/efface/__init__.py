@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from efface.method import Covers as Covers
     from efface.method import Fit as Fit
     from efface.method import Fitted as Fitted
+    from efface.method import Mergeable as Mergeable
     from efface.method import Method as Method
     from efface.method import Run as Run
     from efface.model import Encoded as Encoded
@@ -79,7 +80,7 @@ __getattr__, __all__ = lazily(
         "UnknownMethod UnknownModel UnknownPlugin UnknownSuite WrongBase",
         "efface.hookspecs": "hookimpl",
         "efface.loading": "load",
-        "efface.method": "Composable Covers Fit Fitted Method Run",
+        "efface.method": "Composable Covers Fit Fitted Mergeable Method Run",
         "efface.model": "Encoded Model",
         "efface.named": "NamedModel",
         "efface.policy": "Policy apply",

@@ -49,8 +49,9 @@ def erase(
     """
     registry = registry or Registry.installed()
     chosen, run = _chosen(method, preset, settings, registry), Run(seed, progress, folder, processes)
-    if processes.count > 1 and not splits(type(chosen)):
-        raise EffaceError(f"Method {chosen.name!r} fits in one process, and this run has {processes.count}")
+    if processes.count > 1 and not splits(chosen):
+        so = " with these settings" if isinstance(getattr(type(chosen), "splits", None), property) else ""
+        raise EffaceError(f"Method {chosen.name!r}{so} fits in one process, and this run has {processes.count}")
     model = Model(pipe, registry)
     request, chosen_by_us = _anchored(_request(concept, anchor, synonyms, kind, keep, templates), model)
     for each in request.concepts:

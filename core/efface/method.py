@@ -29,6 +29,7 @@ SEEDS = range(2**64)
 OPTIONAL = {
     "compose": ("fits", "request"),
     "illustrate": ("erasure", "showing"),
+    "merge": ("fits", "request"),
     "step_flops": ("fitted", "positions"),
 }
 
@@ -106,12 +107,12 @@ class Method(Protocol):
     """A way to erase concepts: a frozen dataclass whose fields are its settings.
 
     A class may also declare `stacks: ClassVar[bool]` (one `apply` for all its enabled erasures with equal
-    settings), `splits: ClassVar[bool]` (its `fit` shares the work out by `run.processes`), `covers: ClassVar[Covers]`,
-    `cost_hint: ClassVar[float]` (seconds that a fit of one concept takes on the embedded model with two cores) and
-    `presets: ClassVar[Mapping[str, Mapping[str, object]]]`. It may be `Composable`, and have
-    `step_flops(fitted, positions) -> float`: the operations that its tensor edits add to one denoising call for one
-    picture, given at how many positions each layer of the U-Net computes. And `illustrate(erasure, showing)`, which
-    gives pictures for a demonstration (`efface.report.illustration`).
+    settings), `splits: ClassVar[bool]`, or a property where settings decide (its `fit` shares the work out by
+    `run.processes`), `covers: ClassVar[Covers]`, `cost_hint: ClassVar[float]` (seconds that a fit of one concept takes
+    on the embedded model with two cores) and `presets: ClassVar[Mapping[str, Mapping[str, object]]]`. It may be
+    `Composable` or `Mergeable`, and have `step_flops(fitted, positions) -> float`: the operations that its tensor edits
+    add to one denoising call for one picture, given at how many positions each layer of the U-Net computes. And
+    `illustrate(erasure, showing)`, which gives pictures for a demonstration (`efface.report.illustration`).
     """
 
     name: ClassVar[str]
@@ -139,9 +140,30 @@ class Composable(Method, Protocol):
         ...
 
 
+class Mergeable(Method, Protocol):
+    """A method that keeps concepts apart, so that those of several fits go into one, and any of them comes out again.
+
+    Where a method is `Composable` too, efface composes.
+    """
+
+    def merge(self, fits: Sequence[Fitted], request: Request) -> Fit:
+        """One fit of the request's concepts, each exactly as it was fitted; without the model.
+
+        The concepts are those of the fits in their order, less some; every fit has one at least that is left. Templates
+        are the same in all, and so are the settings. A method that can do it with some settings only raises an
+        EffaceError that says with which.
+        """
+        ...
+
+
 def composes(method_class: type[Method]) -> bool:
     """Whether fits of the method can be solved again as one."""
     return callable(getattr(method_class, "compose", None))
+
+
+def merges(method_class: type[Method]) -> bool:
+    """Whether concepts of several fits go into one as they are, with some settings at least; not if it composes."""
+    return callable(getattr(method_class, "merge", None)) and not composes(method_class)
 
 
 def step_flops(method: Method, fitted: Fitted, positions: Mapping[str, int]) -> float | None:
@@ -155,9 +177,9 @@ def stacks(method_class: type[Method]) -> bool:
     return bool(getattr(method_class, "stacks", False))
 
 
-def splits(method_class: type[Method]) -> bool:
-    """Whether the method's fit shares its work between the processes of a run."""
-    return bool(getattr(method_class, "splits", False))
+def splits(method: Method) -> bool:
+    """Whether the method's fit, with its settings, shares its work between the processes of a run."""
+    return bool(getattr(method, "splits", False))
 
 
 def covers(method_class: type[Method]) -> Covers | None:
@@ -222,8 +244,8 @@ def _check_settings(cls: type, where: str) -> None:
 
 
 def _check_declarations(cls: type, where: str) -> None:
-    for flag in ("stacks", "splits"):
-        if not isinstance(getattr(cls, flag, False), bool):
+    for flag, allowed in (("stacks", bool), ("splits", bool | property)):
+        if not isinstance(getattr(cls, flag, False), allowed):
             raise PluginError(f"{where} has {flag} = {getattr(cls, flag)!r}; it is True or False")
     if not isinstance(getattr(cls, "covers", Covers()), Covers):
         raise PluginError(f"{where} has covers = {cls.covers!r}; it is an efface.Covers")  # type: ignore[attr-defined]

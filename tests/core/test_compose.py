@@ -1,4 +1,4 @@
-"""Erasures of one method are solved again as one: which, for which request, and what the report says."""
+"""Erasures of one method become one, solved again or merged: which, for which request, and what the report says."""
 
 from __future__ import annotations
 
@@ -73,10 +73,55 @@ class Alone:
     times: float = efface.setting(1.0, help="a factor")
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """Keeps its numbers apart, and merges them; it would not do so with another setting."""
+
+    name: ClassVar[str] = "shelf"
+    times: float = efface.setting(1.0, help="a factor")
+
+    fit = Sum.fit
+    apply = Sum.apply
+    _fit = Sum._fit
+
+    def merge(self, fits: Sequence[Fitted], request: efface.Request) -> Fit:
+        if self.times == 0:
+            raise EffaceError("nothing is kept apart with times=0")
+        assert all(set(fitted.request.concepts) & set(request.concepts) for fitted in fits)
+        known = {name: value for fitted in fits for name, value in fitted.fit.facts["numbers"].items()}
+        return self._fit({one.text: known[one.text] for one in request.concepts}, request)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shelf)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Nothing(Shelf):
+    """Merges to nothing."""
+
+    name: ClassVar[str] = "nothing"
+
+    def merge(self, fits: Sequence[Fitted], request: efface.Request) -> Fit:
+        return None  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Either(Sum):
+    """Could do both."""
+
+    name: ClassVar[str] = "either"
+
+    def merge(self, fits: Sequence[Fitted], request: efface.Request) -> Fit:
+        raise AssertionError("it composes")
+
+
 class Plugin:
     @efface.hookimpl
     def efface_methods(self) -> list[type]:
-        return [Sum, Silent, Wrong, Alone]
+        return [Sum, Silent, Wrong, Alone, Shelf, Nothing, Either]
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +255,10 @@ def test_what_is_not_there_cannot_be_removed(fit: Any, compose: Any) -> None:
 
 
 def test_a_method_that_cannot_is_answered_with_those_that_can(fit: Any, compose: Any) -> None:
-    with pytest.raises(EffaceError, match=r"by alone, .* cannot be solved again; methods that can: silent, sum, wrong"):
+    able = "either, nothing, shelf, silent, sum, wrong"
+    with pytest.raises(
+        EffaceError, match=rf"by alone, .* can be neither solved again nor merged; methods that can: {able}"
+    ):
         compose(fit("cat", method="alone"), fit("dog", method="alone"))
 
 
@@ -257,6 +305,72 @@ def test_a_method_that_breaks_the_contract_is_at_fault(fit: Any, compose: Any) -
         compose(fit("cat", method="silent"), fit("dog", method="silent"))
 
 
+# Merged
+
+
+def test_merged_concepts_are_all_there_in_order_as_they_were_fitted(fit: Any, compose: Any) -> None:
+    cat, both = fit("cat", method="shelf"), fit("dog", "red bird", method="shelf")
+    merged = compose(cat, both)
+    assert texts(merged) == ["cat", "dog", "red bird"]
+    assert merged.header.facts == {"numbers": {"cat": 3.0, "dog": 3.0, "red bird": 8.0}}
+    assert "composition" not in merged.header.report
+    for field in ("method", "distribution", "version", "settings", "base", "points", "seed"):
+        assert getattr(merged.header, field) == getattr(cat.header, field)
+
+
+def test_one_concept_of_a_file_can_be_taken_out(fit: Any, compose: Any) -> None:
+    both = fit("dog", "red bird", method="shelf", keep=["a house"])
+    left = compose(both, remove=["dog"])
+    assert (texts(left), left.request.keep, left.header.facts) == (
+        ["red bird"],
+        ("a house",),
+        {"numbers": {"red bird": 8.0}},
+    )
+    assert left.header.report["composed"] == [
+        {"sha256": both.digest, "concepts": ["red bird"], "keep": ["a house"], "seed": 0}
+    ]
+
+
+def test_merged_and_taken_out_leaves_the_request_and_the_seed_of_what_is_left(fit: Any, compose: Any) -> None:
+    cat = fit("cat", method="shelf", keep=["Dog", "a car"], seed=1)
+    dog = fit("dog", method="shelf", keep=["a fish"], seed=2)
+    merged = compose(cat, dog)
+    assert (merged.request.keep, merged.header.report["no longer kept"]) == (("a car", "a fish"), ["Dog"])
+    for gone, other in ((["cat"], dog), (["dog"], cat), ([cat.digest], dog)):
+        again = compose(merged, remove=gone)
+        assert (again.request, again.header.seed) == (other.request, other.header.seed)
+        assert again.header.report["no longer kept"] == []
+    assert compose(cat, dog, remove=["cat"]).request == dog.request
+
+
+def test_what_could_be_merged_and_solved_is_solved(fit: Any, compose: Any) -> None:
+    assert "composition" in compose(fit("cat", method="either"), fit("dog", method="either")).header.report
+
+
+def test_other_settings_and_templates_are_not_merged_but_attached(fit: Any, compose: Any) -> None:
+    cat, dog = fit("cat", method="shelf"), fit("dog", method="shelf", settings={"times": 2})
+    with pytest.raises(BadSetting, match=r"other settings: times 1\.0 and 2\.0; attach both files instead"):
+        compose(cat, dog)
+    with pytest.raises(BadSetting, match="other templates; attach both files instead"):
+        compose(cat, fit("dog", method="shelf", templates=["a photo of {}"]))
+
+
+def test_one_phrase_is_not_merged_twice(fit: Any, compose: Any) -> None:
+    with pytest.raises(BadConcept, match="erases 'CAT' twice"):
+        compose(fit("cat", method="shelf"), fit("CAT", method="shelf"))
+
+
+def test_a_method_says_itself_with_which_settings_it_cannot_merge(fit: Any, compose: Any) -> None:
+    each = [fit(text, method="shelf", settings={"times": 0}) for text in ("cat", "dog")]
+    with pytest.raises(EffaceError, match="nothing is kept apart with times=0"):
+        compose(*each)
+
+
+def test_merging_to_no_fit_is_the_methods_fault(fit: Any, compose: Any) -> None:
+    with pytest.raises(PluginError, match=r"'nothing' must return an efface\.Fit from merge, not None"):
+        compose(fit("cat", method="nothing"), fit("dog", method="nothing"))
+
+
 # What is left, in numbers
 
 
@@ -266,14 +380,15 @@ def test_what_is_left_is_measured_for_each_owner_over_all_its_columns() -> None:
         efface.Dense(torch.diag(torch.tensor([1.0, 0, 0, 1.5]))),
         efface.Dense(torch.diag(torch.tensor([0.0, 0, 2, 1.5]))),
     ]
-    found = left(halves, Columns(inputs, change), torch.tensor([0, 0, 1, 2]))
+    found = left(halves, [Columns(inputs, change)], torch.tensor([0, 0, 1, 2]))
     assert found == pytest.approx([0.5**0.5, 0.0, 0.0])
-    assert left(halves[:1], Columns(inputs, change), torch.tensor([0, 0, 1, 2])) == pytest.approx([0.5**0.5, 1.0, 0.5])
+    parts = [Columns(inputs[:, :1], change[:, :1]), Columns(inputs[:, 1:], change[:, 1:])]
+    assert left(halves[:1], parts, torch.tensor([0, 0, 1, 2])) == pytest.approx([0.5**0.5, 1.0, 0.5])
 
 
 def test_what_asks_for_nothing_and_moves_nowhere_is_done() -> None:
     nothing = Columns(torch.eye(2), torch.zeros(2, 2))
-    assert left([efface.Dense(torch.zeros(2, 2))], nothing, torch.tensor([0, 0])) == [0.0]
+    assert left([efface.Dense(torch.zeros(2, 2))], [nothing], torch.tensor([0, 0])) == [0.0]
 
 
 def test_drift_is_the_share_by_which_the_sum_moves_inputs() -> None:

@@ -32,7 +32,7 @@ def test_a_frozen_dataclass_with_fit_and_apply_is_a_method() -> None:
 
 
 def test_what_a_method_does_not_declare_has_a_plain_answer() -> None:
-    assert (stacks(Blur), splits(Blur), covers(Blur), cost_hint(Blur)) == (False, False, None, None)
+    assert (stacks(Blur), splits(Blur()), covers(Blur), cost_hint(Blur)) == (False, False, None, None)
 
 
 def test_what_a_method_declares_can_be_asked() -> None:
@@ -44,8 +44,18 @@ def test_what_a_method_declares_can_be_asked() -> None:
         presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"strong": {"rate": 9}}
 
     check_method(dataclass(frozen=True)(Declared))
-    assert (stacks(Declared), splits(Declared), covers(Declared)) == (True, True, Declared.covers)
+    assert (stacks(Declared), splits(Declared()), covers(Declared)) == (True, True, Declared.covers)
     assert cost_hint(Declared) == 3
+
+
+def test_whether_a_fit_is_shared_out_settings_may_decide() -> None:
+    class Swift(Blur):
+        @property
+        def splits(self) -> bool:
+            return self.rate > 1
+
+    check_method(dataclass(frozen=True)(Swift))
+    assert [splits(Swift(rate)) for rate in (0.5, 2.0)] == [False, True]
 
 
 def variant(**changes: object) -> type:

@@ -243,6 +243,11 @@ def test_what_could_be_solved_as_one_is_noted(plan: Any, toys: Any, monkeypatch:
     assert about(plan("tilt", "bend"), "joint") == []
 
 
+def test_what_could_be_merged_only_is_not_noted(plan: Any, toys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toys["tilt"], "merge", lambda self, fits, request: None, raising=False)
+    assert about(plan("tilt", "tilt dog"), "joint") == []
+
+
 def test_other_settings_are_not_solved_as_one(
     pipe: Any, registry: Registry, erasures: Erasures, toys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

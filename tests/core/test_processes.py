@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from efface import EffaceError, processes
 from efface.processes import ALONE, FailedElsewhere, Processes, launched, told_by
-
-
-class Table:
-    """Where threads put down what they say, and each reads what all of them said."""
-
-    def __init__(self, count: int) -> None:
-        self.barrier = threading.Barrier(count, timeout=10)
-        self.words: dict[int, Any] = {}
-        self.seat = threading.local()
-
-    def exchanged(self, mine: Any) -> list[Any]:
-        self.words[self.seat.rank] = mine
-        self.barrier.wait()
-        found = [self.words[rank] for rank in range(self.barrier.parties)]
-        self.barrier.wait()
-        return found
-
+from efface.testing import together as threads
 
 Together = Callable[[Callable[[Processes], Any]], list[Any]]
 
 
 @pytest.fixture
-def together(monkeypatch: pytest.MonkeyPatch) -> Together:
-    """Runs a function as each of three processes, inside `launched`; what they return or raise."""
-    table = Table(3)
-    monkeypatch.setattr(processes, "_exchanged", table.exchanged)
-    monkeypatch.setattr(processes, "told_by", lambda environment: Processes(table.seat.rank, 3, table.seat.rank))
-    monkeypatch.setattr(processes, "_connect", lambda: None)
-
-    def together(act: Callable[[Processes], Any]) -> list[Any]:
-        def one(rank: int) -> None:
-            table.seat.rank = rank
-            try:
-                with launched() as mine:
-                    ended[rank] = act(mine)
-            except Exception as error:
-                ended[rank] = error
-
-        ended: dict[int, Any] = {}
-        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=20)
-        return [ended[rank] for rank in range(3)]
-
-    return together
+def together() -> Together:
+    """Runs a function as each of three processes; what they return or raise."""
+    return partial(threads.together, 3)
 
 
 @pytest.mark.parametrize(

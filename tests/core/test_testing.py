@@ -255,6 +255,32 @@ class Alone(Deep):
         patch.output(OUT, partial(self.edit, by=fits[-1].scale * fits[-1].fit.tensors["up"][:, 0]))
 
 
+class Drops(Good):
+    """Merges by forgetting all but the first."""
+
+    def merge(self, fits: Sequence[efface.Fitted], request: efface.Request) -> efface.Fit:
+        return fits[0].fit
+
+
+class Blends(Deep):
+    """Takes all its erasures at once, and merges them into one that acts, though not as they do."""
+
+    stacks: ClassVar[bool] = True
+
+    def merge(self, fits: Sequence[efface.Fitted], request: efface.Request) -> efface.Fit:
+        up = torch.stack([fitted.fit.tensors["up"] for fitted in fits]).mean(0)
+        return efface.Fit({"up": up, "down": fits[0].fit.tensors["down"]}, {"concept": ""})
+
+
+class Smears(Good):
+    """Merges to the sum of the maps, from which nothing comes out again."""
+
+    def merge(self, fits: Sequence[efface.Fitted], request: efface.Request) -> efface.Fit:
+        parts = {"up": 1, "down": 0}
+        tensors = {name: torch.cat([one.fit.tensors[name] for one in fits], dim) for name, dim in parts.items()}
+        return efface.Fit(tensors, {"concept": ""})
+
+
 class Alternates(Good):
     """Acts one way and the other way each time it is put on."""
 
@@ -370,6 +396,11 @@ BROKEN: list[tuple[type, str, dict[str, Any], dict[str, Any], str]] = [
     (Deep, "fuses_as_declared", {"fuses": True}, {}, "written into the weights.*BadEdit"),
     (Alone, "composes_with_itself", {}, {}, "two erasures of the method.*the first does not act beside the second"),
     (Alternates, "composes_with_another_method", {}, {}, "with an erasure of another.*does not leave the first"),
+    (Good, "merges_as_declared", {"merges": True}, {}, "two of its fits can be one.*it has no merge"),
+    (Drops, "merges_as_declared", {}, {}, "two of its fits can be one.*it can be merged \\(merges = False\\)"),
+    (Drops, "merges_as_declared", {"merges": True}, {}, "each acts there.*the second does not act in the merged"),
+    (Blends, "merges_as_declared", {"merges": True}, {}, "each acts there.*merged is not as both attached"),
+    (Smears, "merges_as_declared", {"merges": True}, {}, "each acts there.*taking one out again does not leave"),
     (Counts, "any_scheduler", {}, {"scheduler": "DDIMScheduler"}, "any scheduler.*comes out differently after another"),
     (Looks, "any_scheduler", {}, {"scheduler": "EulerDiscreteScheduler"}, "any scheduler.*IndexError"),
     (Halves, "guidance", {}, {"guidance": 1.0}, "classifier-free guidance and without. Instead: ValueError"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 @quiet_option
 @pass_console
 def compose(console: Console, files: tuple[str, ...], remove: tuple[str, ...], output: str, force: bool) -> None:
-    """Solve several erasures of one method again as one.
+    """Make one erasure of several by one method.
 
-    The result is what fitting them at once would have given. The model is not needed: the erasures hold what they were
-    solved from. The table says how much of the way to its anchor is left for each concept when the files are put side
-    by side, and in the joint solution.
+    The model is not needed. A method that can solve its fits again gives what fitting them at once would have given,
+    and the table says how much of the way to its anchor is left for each concept when the files are put side by side,
+    and in the joint solution. A method that keeps concepts apart merges them: each is as it was fitted. Either way a
+    concept comes out again by --remove.
     """
     from efface.composing import compose as composed
 
@@ -55,9 +56,15 @@ def compose(console: Console, files: tuple[str, ...], remove: tuple[str, ...], o
 def _lines(erasure: Erasure) -> Iterator[str]:
     report = erasure.header.report
     yield from (becomes(concept, report.get("neutral anchor") or ()) for concept in erasure.concepts)
-    left = [(text, f"{each['stacked']:.4f}", f"{each['joint']:.4f}") for text, each in report["composition"].items()]
-    if "kept" in report:
-        left.append(("(what is kept moves)", f"{report['kept']['stacked']:.4f}", f"{report['kept']['joint']:.4f}"))
-    yield from table(("left of the way", "side by side", "joint"), left)
+    if "composition" in report:
+        yield from table(("left of the way", "side by side", "joint"), _left(report))
+    else:
+        yield "each concept is as it was fitted"
     if report["no longer kept"]:
         yield f"no longer kept, because they are erased: {', '.join(report['no longer kept'])}"
+
+
+def _left(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    left = [(text, f"{each['stacked']:.4f}", f"{each['joint']:.4f}") for text, each in report["composition"].items()]
+    kept = report.get("kept")
+    return left + ([("(what is kept moves)", f"{kept['stacked']:.4f}", f"{kept['joint']:.4f}")] if kept else [])

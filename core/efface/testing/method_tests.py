@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from efface.composing import compose
 from efface.concept import Concept, Request
 from efface.editor import Editor
 from efface.erasure import Erasure
 from efface.errors import EffaceError, WrongBase, unknown
-from efface.method import Fitted, covers
+from efface.method import Fitted, covers, merges, stacks
 from efface.settings import as_dict, build
 from efface.testing.bench import Bench, Counted, Interruption, elsewhere, fresh, gap, interrupted_pass, picture
 from efface.testing.pipelines import FAMILIES, Family
@@ -38,8 +39,9 @@ class MethodTests:
     `plugin` is the name of the module that the entry point names, or an object with its hooks. The pictures of
     `prompts` must be among those that the method changes: the first by the erasure of `request`, the second by that
     of `another`. What a method can do is told by `seeded` (a fit depends on the seed), `checkpoints` (an interrupted
-    fit goes on from `run.folder`) and `fuses` (`editor.fuse()` works); either answer is tested. `expected_failures`
-    are promises that it breaks, by the name of their test, with the reason; one that is kept after all fails.
+    fit goes on from `run.folder`), `fuses` (`editor.fuse()` works) and `merges` (`merge` makes one fit of two); either
+    answer is tested. `expected_failures` are promises that it breaks, by the name of their test, with the reason; one
+    that is kept after all fails.
     """
 
     plugin: ClassVar[object]
@@ -51,6 +53,7 @@ class MethodTests:
     seeded: ClassVar[bool] = False
     checkpoints: ClassVar[bool] = False
     fuses: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
     dtypes: ClassVar[tuple[str, ...]] = ("float16", "bfloat16")
     schedulers: ClassVar[tuple[str, ...]] = (
         "PNDMScheduler",
@@ -333,6 +336,23 @@ class MethodTests:
         family = self._family(bench)
         self._meets(bench, family, bench.partner(family, self.another))
 
+    @promise("whether two of its fits can be one is what `merges` says, and each acts there as it was fitted")
+    def test_merges_as_declared(self, bench: Bench) -> None:
+        family = self._family(bench)
+        own, other = bench.fit(family, self.request), bench.fit(family, self.another)
+        if not self.merges:
+            if merges(bench.cls):
+                with _raised(EffaceError, "it can be merged (merges = False)"):
+                    compose(own, other, registry=bench.registry)
+            return
+        expect(merges(bench.cls), "it has no merge (merges = True)")
+        both = compose(own, other, registry=bench.registry)
+        self._acts_as_both(bench, family, both)
+        for gone, left in ((other, own), (own, other)):
+            again = compose(both, remove=[concept.text for concept in gone.concepts], registry=bench.registry)
+            found, wanted = self._picture(bench, family, again), self._picture(bench, family, left)
+            expect(torch.equal(found, wanted), "taking one out again does not leave the other")
+
     # Circumstances
 
     # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 deprecates
@@ -390,9 +410,22 @@ class MethodTests:
         return self.families()[0]
 
     def _edited(self, bench: Bench, family: Family) -> torch.Tensor:
+        return self._picture(bench, family, bench.fit(family, self.request))
+
+    def _picture(self, bench: Bench, family: Family, *erasures: Erasure) -> torch.Tensor:
         pipe = bench.pipe(family)
-        with bench.on(pipe, bench.fit(family, self.request)):
+        with bench.on(pipe, *erasures):
             return picture(pipe, *self.prompts)
+
+    def _acts_as_both(self, bench: Bench, family: Family, both: Erasure) -> None:
+        """Bit for bit as the stack of the two where the method stacks; else each acts, unlike the other alone."""
+        own, other = bench.fit(family, self.request), bench.fit(family, self.another)
+        found = self._picture(bench, family, both)
+        if stacks(bench.cls):
+            expect(torch.equal(found, self._picture(bench, family, own, other)), "merged is not as both attached")
+        its, mine = self._picture(bench, family, other), self._picture(bench, family, own)
+        expect(gap(found[:1], its[:1]) > ACTS, "the first does not act in the merged file")
+        expect(gap(found[1:], mine[1:]) > ACTS, "the second does not act in the merged file")
 
     def _acts(self, bench: Bench, family: Family, **options: Any) -> None:
         pipe, base = bench.pipe(family), bench.base(family, self.prompts[0], **options)

@@ -19,4 +19,5 @@ class TestGatedErasePro(MethodTests):
     plugin = "efface_erasepro"
     method = "erasepro"
     settings: ClassVar = {"templates": 2, "gated": True}
+    merges = True
     expected_failures: ClassVar = {"test_covers_is_true": "covers speaks of the default; gated touches the text alone"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 import efface
+from efface.processes import FailedElsewhere, Processes
+from efface.testing import tiny_pipeline
+from efface.testing.together import together
 from efface_erasepro import gathering
 from efface_erasepro.batch import Batch, Cells, Choice, batch
 from efface_erasepro.demand import Demand
@@ -106,10 +110,116 @@ def test_an_interrupted_reading_goes_on_to_the_same_bits(
 
 @pytest.mark.usefixtures("few")
 def test_another_model_starts_anew(model: efface.Model, prompts: Batch, subjects: Cells, tmp_path: Path) -> None:
-    from efface.testing import tiny_pipeline
-
     read(model, prompts, subjects, efface.Run(folder=tmp_path))
     other = efface.Model(tiny_pipeline("sd1", seed=1))
     fresh = read(other, prompts, subjects, efface.Run())
     found = read(other, prompts, subjects, efface.Run(folder=tmp_path))
     assert all(torch.equal(one, another) for one, another in zip(tensors(fresh), tensors(found), strict=True))
+
+
+# Several processes
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The prompts of every pass but the one that tells the dtype."""
+    found: list[tuple[str, ...]] = []
+    plain = gathering.embedded
+
+    def counted(model: efface.Model, prompts: Any, clip_skip: int | None, batch_size: int) -> efface.Encoded:
+        if batch_size > 1:
+            found.append(tuple(prompts))
+        return plain(model, prompts, clip_skip, batch_size)
+
+    monkeypatch.setattr(gathering, "embedded", counted)
+    return found
+
+
+@pytest.fixture
+def shared(prompts: Batch, subjects: Cells) -> Callable[..., list[Any]]:
+    """What each of several processes reads, or fails with; those with a folder have their own in it."""
+
+    def run(count: int, folder: Path | None = None, progress: efface.method.Progress = efface.method.silent) -> Any:
+        models = [efface.Model(tiny_pipeline("sd1")) for _ in range(count)]
+
+        def act(mine: Processes) -> Gathered:
+            own = folder / str(mine.rank) if folder else None
+            run = efface.Run(progress=progress, folder=own, processes=mine)
+            return read(models[mine.rank], prompts, subjects, run)
+
+        return together(count, act)
+
+    return run
+
+
+def assert_all_equal(found: list[Any], wanted: Gathered) -> None:
+    for one in found:
+        assert all(torch.equal(mine, its) for mine, its in zip(tensors(one), tensors(wanted), strict=True))
+
+
+@pytest.mark.parametrize(("count", "size"), [(2, 2), (3, 2), (2, 3), (2, 5), (3, 64)])
+def test_several_processes_read_the_same_bits_and_each_pass_once(
+    model: efface.Model,
+    prompts: Batch,
+    subjects: Cells,
+    shared: Callable[..., list[Any]],
+    passes: list[tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    size: int,
+) -> None:
+    """Of two prompts a pass, the second has a subject and an anchor."""
+    monkeypatch.setattr(gathering, "TOGETHER", size)
+    alone, once = read(model, prompts, subjects, efface.Run()), sorted(passes)
+    passes.clear()
+    assert_all_equal(shared(count), alone)
+    assert sorted(passes) == once
+
+
+@pytest.mark.usefixtures("few")
+def test_processes_go_on_from_what_the_first_one_has_kept(
+    model: efface.Model,
+    prompts: Batch,
+    subjects: Cells,
+    shared: Callable[..., list[Any]],
+    passes: list[tuple[str, ...]],
+    tmp_path: Path,
+) -> None:
+    alone = read(model, prompts, subjects, efface.Run())
+
+    def stops_at(moment: int) -> efface.method.Progress:
+        def stops(done: int, total: int, what: str) -> None:
+            if done == moment:
+                raise Stopped
+
+        return stops
+
+    assert [type(end) for end in shared(2, tmp_path, stops_at(3))] == [Stopped, Stopped]
+    assert [len(list(path.iterdir())) for path in tmp_path.iterdir()] == [1]
+    with pytest.raises(Stopped):
+        read(model, prompts, subjects, efface.Run(progress=stops_at(6), folder=tmp_path / "1"))
+    passes.clear()
+    assert_all_equal(shared(2, tmp_path), alone)
+    assert sorted(passes) == sorted([prompts.prompts[3:6], prompts.prompts[6:]])
+    passes.clear()
+    (tmp_path / "0").rename(tmp_path / "2")
+    assert_all_equal([read(model, prompts, subjects, efface.Run(folder=tmp_path / "2"))], alone)
+    assert passes == []
+
+
+@pytest.mark.usefixtures("few")
+def test_when_one_process_fails_the_others_hear_of_it(
+    shared: Callable[..., list[Any]], prompts: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = gathering.embedded
+
+    def fails(model: efface.Model, given: Any, *rest: Any) -> efface.Encoded:
+        if given == prompts.prompts[3:6]:
+            raise ValueError("no luck")
+        return plain(model, given, *rest)
+
+    monkeypatch.setattr(gathering, "embedded", fails)
+    failed, heard = shared(2)
+    assert isinstance(failed, ValueError)
+    assert isinstance(heard, FailedElsewhere)
+    assert str(heard) == "Process 0 of 2 failed: no luck"

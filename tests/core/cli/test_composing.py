@@ -38,6 +38,16 @@ class Join(Dim):
 
 
 @dataclass(frozen=True)
+class Shelf(Dim):
+    """Can be merged."""
+
+    name: ClassVar[str] = "shelf"
+
+    def merge(self, fits, request):
+        return Fit(fits[0].fit.tensors)
+
+
+@dataclass(frozen=True)
 class Blur(Dim):
     """Is no change of weights."""
 
@@ -49,7 +59,7 @@ class Blur(Dim):
 
 @efface.hookspecs.hookimpl
 def efface_methods():
-    return [Join, Blur]
+    return [Join, Shelf, Blur]
 '''
 
 
@@ -108,6 +118,19 @@ def test_composing_shows_what_is_left_and_writes_the_file(run: Run, fit: Callabl
     assert data["report"] == one.header.report
 
 
+def test_merging_says_that_each_is_as_it_was_fitted(run: Run, fit: Callable[..., str]) -> None:
+    result = run(
+        "compose", "--erasure", fit("cat", "shelf"), "--erasure", fit("dog", "shelf"), "-o", "both.safetensors"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[:-1] == ["cat -> tree", "dog -> tree", "each concept is as it was fitted"]
+    assert lines[-1].startswith("both.safetensors, ")
+    result = run("compose", "--erasure", "both.safetensors", "--remove", "cat", "-o", "dog.safetensors", "--json")
+    assert [concept.text for concept in Erasure.load("dog.safetensors").concepts] == ["dog"]
+    assert [part["concepts"] for part in json.loads(result.stdout)["report"]["composed"]] == [["dog"]]
+
+
 def test_a_file_that_is_there_is_composed_over_by_force_alone(
     run: Run, refused: Refused, fit: Callable[..., str]
 ) -> None:
@@ -122,7 +145,7 @@ def test_what_cannot_be_composed_is_an_error_in_a_line(
 ) -> None:
     message = refused("compose", "--erasure", erasure.name, "--erasure", fit("dog"), "-o", "both.safetensors")
     assert "by dim," in message
-    assert message.endswith("cannot be solved again; methods that can: join")
+    assert message.endswith("can be neither solved again nor merged; methods that can: join, shelf")
 
 
 # pin

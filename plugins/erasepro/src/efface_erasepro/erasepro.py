@@ -15,6 +15,7 @@ from efface_erasepro.batch import Batch, Choice, batch
 from efface_erasepro.chain import Chain, chain
 from efface_erasepro.demand import Demand, Terms
 from efface_erasepro.gate import Gate
+from efface_erasepro.merging import merged
 from efface_erasepro.outcome import Delta, Outcome, aligned, closed, left_over
 from efface_erasepro.prior import Draw, prior
 from efface_erasepro.reading import embedded
@@ -120,18 +121,19 @@ class ErasePro:
             run.progress(len(kept), len(modules) + 1, name)
             outcome = self._outcome(model, prompts, name, x)
             told[name] = outcome.report
-            kept[name] = outcome.through(model.weight(name)) if name == POOLED else outcome.delta
-            return outcome.delta
+            delta = outcome.delta
+            kept[name] = outcome.through(model.weight(name)) if name == POOLED else delta
+            return delta
 
         with walking(modules, len(prompts.prompts), prompts.edited, edit):
-            encoded = embedded(model, prompts.prompts, self.clip_skip, len(prompts.prompts))
+            hidden = embedded(model, prompts.prompts, self.clip_skip, len(prompts.prompts)).hidden
         run.progress(len(modules), len(modules) + 1, "closing")
-        demand = Demand.of(prompts, encoded.hidden, self.keep_weight)
+        demand = Demand.of(prompts, hidden, self.keep_weight)
         if found.closing:
-            outcome = self._closed(demand, _readers(model, found), encoded.hidden.dtype)
+            outcome = self._closed(demand, _readers(model, found), hidden.dtype)
             kept[CLOSING], told[CLOSING] = outcome.delta, outcome.report
         run.progress(len(modules) + 1, len(modules) + 1, "closing")
-        return self._fit(found, prompts, demand, encoded.hidden, kept, told)
+        return self._fit(found, prompts, demand, hidden, kept, told)
 
     def apply(self, patch: efface.Patch, fits: Sequence[efface.Fitted]) -> None:
         for fitted in fits:
@@ -145,6 +147,20 @@ class ErasePro:
                 patch.map(name, _delta(tensors, CLOSING))
             for name in facts["pooled"]:
                 patch.add(name, _delta(tensors, name))
+
+    @property
+    def splits(self) -> bool:
+        """Only gated: the chain edits one layer after another."""
+        return self.gated
+
+    def merge(self, fits: Sequence[efface.Fitted], request: efface.Request) -> efface.Fit:
+        """The concepts in one file, where the gate keeps them apart; EffaceError where maps hold them all at once."""
+        if not self.gated:
+            raise efface.EffaceError(
+                "ErasePro merges fits with gated=true only: these are maps, which hold all their concepts at once; fit "
+                "the concepts in one request, or attach the files as they are"
+            )
+        return merged(fits, request)
 
     @property
     def choice(self) -> Choice:

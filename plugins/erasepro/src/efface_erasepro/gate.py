@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import efface
 from efface.solver import Columns, through_duals
-from efface_erasepro.mass import NONE
+from efface_erasepro.mass import NONE, columns_of
 
 POINT = "unet.text"
 REMEDY = "Generate from prompts, or fit with similarity at most 1."
@@ -88,10 +88,10 @@ class Gate:
                 yield from self._phrases.get(tuple(ids[first : first + length]), ())
 
     def _map(self, active: set[int]) -> efface.LowRank:
-        """The exact map of the active phrases' columns and the invariants; nothing where none is active."""
-        targets, owners = self._tensors["targets"], self._tensors["owners"]
+        """The exact map of the active phrases' columns and their invariants; nothing where none is active."""
+        targets = self._tensors["targets"]
         if not active:
             return efface.LowRank(targets.new_zeros(len(targets), 0), targets.new_zeros(0, len(targets)))
-        chosen = torch.isin(owners, torch.tensor([NONE, *active]))
+        chosen = columns_of(self._tensors, active)
         columns = Columns(targets[:, chosen], self._tensors["change"][:, chosen])
         return through_duals(columns, self._tensors["duals"][:, chosen])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,8 @@ from efface.fingerprint import fingerprint
 from efface.solver import Columns
 from efface_erasepro.batch import Batch, Cells
 from efface_erasepro.demand import Demand
-from efface_erasepro.reading import embedded
+from efface_erasepro.reading import TOGETHER, embedded
 
-TOGETHER = 64  # prompts in one pass of the text encoder
 SAVED = 8  # passes after which the features so far are kept
 
 
@@ -50,15 +49,16 @@ class Wanted:
             int(firsts[-1]),
         )
 
-    def of(self, hidden: Tensor, first: int) -> Tensor:
-        """What the prompts first .. first + B - 1 with hidden states (B, T, d) add to the columns, (columns, d)."""
+    def of(self, hidden: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Which columns the prompts first .. first + B - 1 have a part in, (n,), and what their hidden states
+        (B, T, d) add to them, (n, d)."""
         tokens, length = self.tokens, hidden.shape[1]
         here = (tokens.rows >= first) & (tokens.rows < first + len(hidden))
-        places = torch.stack([self.groups[here], (tokens.rows[here] - first) * length + tokens.positions[here]])
-        size = (self.columns, len(hidden) * length)
+        columns, turns = torch.unique(self.groups[here], return_inverse=True)
+        places = torch.stack([turns, (tokens.rows[here] - first) * length + tokens.positions[here]])
+        size = (len(columns), len(hidden) * length)
         shares = torch.sparse_coo_tensor(places, tokens.weights[here], size, check_invariants=True)
-        added: Tensor = torch.sparse.mm(shares, hidden.flatten(0, 1).to("cpu", torch.float64))
-        return added
+        return columns, torch.sparse.mm(shares, hidden.flatten(0, 1).to("cpu", torch.float64))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def gather(
         "kept": Wanted.each(prompts.kept),
         "still": Wanted.each(prompts.still),
     }
-    reading = Reading(model, prompts, Wanted.joined(parts), len(subjects), clip_skip, run)
+    reading = Reading(model, prompts, Wanted.joined(parts), subjects, clip_skip, run)
     sums, nearest = reading.finished()
     sizes = [part.columns for part in parts.values()]
     found = {name: part.T for name, part in zip(parts, torch.split(sums, sizes), strict=True)}
@@ -103,46 +103,77 @@ def gather(
 
 
 class Reading:
-    """One pass over the prompts; the first `subjects` columns are complete before the first anchor is read."""
+    """One pass over the prompts; the first `subjects` columns are complete before the first anchor is judged.
+
+    Passes are shared out between the processes of the run: the same ones however many there are.
+    """
 
     def __init__(
-        self, model: efface.Model, prompts: Batch, wanted: Wanted, subjects: int, clip_skip: int | None, run: efface.Run
+        self,
+        model: efface.Model,
+        prompts: Batch,
+        wanted: Wanted,
+        subjects: Cells,
+        clip_skip: int | None,
+        run: efface.Run,
     ) -> None:
         self.model, self.prompts, self.wanted, self.clip_skip, self.run = model, prompts, wanted, clip_skip, run
-        self.subjects = subjects
+        self.subjects = len(subjects)
+        self.last_subject = int(subjects.rows.max())
         self.others = _unique(prompts.anchors, prompts.kept, prompts.still)
-        self.dtype = embedded(model, prompts.prompts[-1:], clip_skip, 1).hidden.dtype
+        probe = embedded(model, prompts.prompts[-1:], clip_skip, 1).hidden
+        self.dtype, self.width = probe.dtype, probe.shape[2]
 
     def finished(self) -> tuple[Tensor, Tensor]:
-        """The columns (columns, d), and each subject's largest cosine with any other token, (subjects,)."""
-        checkpoint = self._checkpoint()
-        state = checkpoint.load()
-        sums, nearest, done = torch.zeros(0), torch.full((self.subjects,), -1.0), 0
+        """The columns (columns, d), and each subject's largest cosine with any other token, (subjects,).
+
+        The first process keeps what there is so far, and all go on from that.
+        """
+        checkpoint, total = self._checkpoint(), len(self.prompts.prompts)
+        state = self.run.processes.first(checkpoint.load)
+        sums = torch.zeros(self.wanted.columns, self.width, dtype=torch.float64)
+        nearest, done = torch.full((self.subjects,), -1.0), 0
         if state is not None:
             sums, nearest, done = state.tensors["sums"], state.tensors["nearest"], int(state.facts)
-        for turn, (first, hidden) in enumerate(self._passes(done)):
-            added = self.wanted.of(hidden, first)
-            sums = added if first == 0 else sums + added
-            nearest = torch.maximum(nearest, self._nearest(sums, hidden, first))
-            if turn % SAVED == SAVED - 1:
-                checkpoint.save({"sums": sums, "nearest": nearest}, first + len(hidden))
+        self.run.progress(done, total, "encoding prompts")
+        for turn, found in enumerate(self._read(sums, range(done, total, TOGETHER)), 1):
+            nearest = torch.maximum(nearest, found)
+            done = min(done + TOGETHER, total)
+            if turn % SAVED == 0 and self.run.processes.rank == 0:
+                checkpoint.save({"sums": sums, "nearest": nearest}, done)
+            self.run.progress(done, total, "encoding prompts")
         return sums, nearest
 
-    def _passes(self, done: int) -> Iterator[tuple[int, Tensor]]:
-        """The number of the first prompt of each pass from `done` on, and hidden states (B, T, d)."""
-        prompts = self.prompts.prompts
-        for first in range(done, len(prompts), TOGETHER):
-            self.run.progress(first, len(prompts), "encoding prompts")
-            yield first, embedded(self.model, prompts[first : first + TOGETHER], self.clip_skip, TOGETHER).hidden
-        self.run.progress(len(prompts), len(prompts), "encoding prompts")
+    def _read(self, sums: Tensor, passes: Sequence[int]) -> Iterator[Tensor]:
+        """Add passes, told by their first prompts, to the sums; of each the nearest cosines, (subjects,).
 
-    def _nearest(self, sums: Tensor, hidden: Tensor, first: int) -> Tensor:
-        """The largest cosine of each subject with the tokens of these prompts that are no target's, (subjects,)."""
+        A pass that has subjects sends its other tokens, for cosines with them can be told once all subjects are known.
+        """
+
+        def judged(first: int) -> tuple[Tensor, Tensor, Tensor]:
+            columns, added, tokens = self._pass(first)
+            return columns, added, self._nearest(sums, tokens)
+
+        early = [first for first in passes if first <= self.last_subject]
+        for columns, added, tokens in self.run.processes.each(early, self._pass):
+            sums[columns] += added
+            yield self._nearest(sums, tokens)
+        for columns, added, nearest in self.run.processes.each(passes[len(early) :], judged):
+            sums[columns] += added
+            yield nearest
+
+    def _pass(self, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What a pass adds to which columns, and those of its tokens (n, d) that are no target's."""
+        prompts = self.prompts.prompts[first : first + TOGETHER]
+        hidden = embedded(self.model, prompts, self.clip_skip).hidden
         rows, positions = self.others
         here = (rows >= first) & (rows < first + len(hidden))
-        if not here.any():
+        return *self.wanted.of(hidden, first), hidden.to("cpu")[rows[here] - first, positions[here]]
+
+    def _nearest(self, sums: Tensor, tokens: Tensor) -> Tensor:
+        """The largest cosine of each subject with any of the tokens (n, d), (subjects,); -1 without tokens."""
+        if not len(tokens):
             return torch.full((self.subjects,), -1.0)
-        tokens = hidden.to("cpu")[rows[here] - first, positions[here]]
         return (normalize(sums[: self.subjects].float()) @ normalize(tokens.float()).T).amax(1)
 
     def _checkpoint(self) -> efface.Checkpoint:

@@ -6,6 +6,7 @@ dimensions than a thousand concepts ask for, so that either residuals are left o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +21,7 @@ from efface_erasepro.gathering import Gathered, gather
 from efface_erasepro.outcome import softened
 from efface_erasepro.reading import tokenized
 
-NONE = -1  # the owner of invariants, which hold wherever anything is edited
+NONE = -1  # no token id; the owner of the invariants of the first part, -2 of those of the second, and so on
 NEVER = 2.0  # a cosine that no token reaches
 
 
@@ -43,7 +44,8 @@ def fit(
 ) -> efface.Fit:
     """P target phrases with N columns: of each phrase what it is found by, of each column what it is met by.
 
-    Met by: `targets`, their `change` and `duals`, (d, N) each, and `owners` (N,) among the phrases, -1 for invariants.
+    Met by: `targets`, their `change` and `duals`, (d, N) each, and `owners` (N,) among the phrases, -1 for invariants,
+    which hold wherever a phrase is met.
     Found by: token ids `words` (P, L), -1 behind the last, and the feature of the last word, `signatures` (P, d), with
     the cosine from which a token is that word, `similar` (P,).
     """
@@ -69,7 +71,7 @@ def fit(
         report={
             "phrases": len(finders["words"]),
             "columns": len(hard),
-            "residual": _alone(hard, tensors),
+            "residual": alone(hard, tensors | finders),
             "softened": softened(demand.erased, met, price),
             "found by name only": int((finders["similar"] == NEVER).sum()),
         },
@@ -119,12 +121,27 @@ def _phrases(request: efface.Request) -> list[str]:
     return [phrase for concept in request.concepts for phrase in concept.phrases]
 
 
-def _alone(hard: Columns, tensors: dict[str, Tensor]) -> float:
+def parts_of(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The part that each phrase is of, (P,): the fit that it came from, where several were merged."""
+    return tensors["parts"] if "parts" in tensors else torch.zeros(len(tensors["words"]), dtype=torch.int64)
+
+
+def columns_of(tensors: Mapping[str, Tensor], phrases: Iterable[int]) -> Tensor:
+    """Which columns, (N,), make these phrases' map: their own and the invariants, of several parts the first one's.
+
+    The same tokens are invariants of every part, read in other batches. Derived: demanding that what rounding makes of
+    one token stays, twice, would demand it of the rounding too, at the price of a much larger map.
+    """
+    own = torch.tensor(list(phrases))
+    first = parts_of(tensors)[own].amin()
+    return torch.isin(tensors["owners"], torch.cat([own, (NONE - first)[None]]))
+
+
+def alone(hard: Columns, tensors: Mapping[str, Tensor]) -> float:
     """The largest residual of a phrase where it is the only active one, by the tensors as they are stored."""
-    owners = tensors["owners"]
     worst = 0.0
-    for owner in sorted(set(owners.tolist()) - {NONE}):
-        mine = (owners == owner) | (owners == NONE)
+    for owner in sorted(set(tensors["owners"].clamp_min(NONE).tolist()) - {NONE}):
+        mine = columns_of(tensors, [owner])
         columns = hard.part(mine)
         worst = max(worst, float(residual(through_duals(columns, tensors["duals"][:, mine]), columns).max()))
     return worst

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 import efface
 from efface_erasepro.reading import embedded
 
-TOGETHER = 64  # prompts in one pass of the text encoder
 LENGTHS = (1, 2, 3)  # words of a prompt, in turns
 ENDING = "</w>"  # what a CLIP tokenizer writes behind the last piece of a word
 
@@ -43,7 +42,7 @@ def prior(
     phrases = [phrase for concept in request.concepts for phrase in concept.phrases]
     words = list(dict.fromkeys(drawn))
     template = request.templates[0]
-    encoded = embedded(model, [template.replace("{}", text) for text in (*words, *phrases)], clip_skip, TOGETHER)
+    encoded = embedded(model, [template.replace("{}", text) for text in (*words, *phrases)], clip_skip)
     allowed = _apart(encoded.hidden[:, -1].double(), len(words), draw.near)
     fit = {word for word, free in zip(words, allowed.tolist(), strict=True) if free}
     return tuple(dict.fromkeys(_sentences([word for word in drawn if word in fit])))

@@ -10,6 +10,8 @@ import torch
 
 import efface
 
+TOGETHER = 64  # prompts in one pass of the text encoder
+
 
 class Reader:
     """A pipeline with another `encode_prompt`; all else is the pipeline's own."""
@@ -31,7 +33,9 @@ def tokenized(model: efface.Model, phrases: Sequence[str], templates: Sequence[s
     return efface.Model(Reader(model.pipe, nothing), model.registry).encode_phrases(phrases, templates)
 
 
-def embedded(model: efface.Model, prompts: Sequence[str], clip_skip: int | None, batch_size: int) -> efface.Encoded:
+def embedded(
+    model: efface.Model, prompts: Sequence[str], clip_skip: int | None, batch_size: int = TOGETHER
+) -> efface.Encoded:
     """The prompts, with the hidden states that a generation with this clip-skip reads."""
     encode = partial(model.pipe.encode_prompt, clip_skip=clip_skip)
     return efface.Model(Reader(model.pipe, encode), model.registry).encode(prompts, batch_size)
