@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from efface.solver.columns import Columns
 from efface.solver.metric import Metric
 from efface.solver.problem import Problem
 from efface.solver.soft import balanced, soft_part, thin_pays
@@ -21,14 +22,18 @@ def thinned(problem: Problem, metric: Metric, error: float) -> LowRank | Dense:
     in it is the truncated singular value decomposition of E_s L, times L^-1. It is found by a randomised range finder
     (Halko, Martinsson and Tropp, SIAM Review 2011) with a seed of its own.
     """
-    whole = soft_part(problem, metric)
-    if problem.soft is None or not error or isinstance(whole, LowRank):
-        return whole
-    asking = problem.soft.asking
-    product = (asking.change * asking.mass) @ metric.whiten(asking.inputs).T
+    if problem.soft is None or not error or thin_pays(len(problem.soft.asking), *problem.shape):
+        return soft_part(problem, metric)
+    few = _few(problem.soft.asking, metric, error)
+    return soft_part(problem, metric) if few is None else few
+
+
+def _few(asking: Columns, metric: Metric, error: float) -> LowRank | None:
+    """The map of the columns within the error; None where it takes so many factors that they save nothing."""
+    product = (asking.change * asking.mass) @ metric.whiten(asking.inputs).T  # E_s L
     energy = float(product.square().sum())
     count = FIRST
-    while thin_pays(count, *product.shape):
+    while thin_pays(count, *asking.shape):
         left, values, right = _largest(product, count + MORE)
         missed = energy - values.square().cumsum(0)
         enough = (missed <= error**2 * energy).nonzero()
@@ -36,7 +41,7 @@ def thinned(problem: Problem, metric: Metric, error: float) -> LowRank | Dense:
             rank = int(enough[0]) + 1
             return balanced(left[:, :rank] * values[:rank], metric.unwhiten(right[:, :rank]).T)
         count *= 2
-    return whole
+    return None
 
 
 def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -126,10 +126,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     plain = gathering.embedded
 
-    def counted(model: efface.Model, prompts: Any, clip_skip: int | None, batch_size: int) -> efface.Encoded:
-        if batch_size > 1:
+    def counted(model: efface.Model, prompts: Any, *rest: Any) -> efface.Encoded:
+        if rest[-1] != 1:
             found.append(tuple(prompts))
-        return plain(model, prompts, clip_skip, batch_size)
+        return plain(model, prompts, *rest)
 
     monkeypatch.setattr(gathering, "embedded", counted)
     return found

@@ -11,3 +11,4 @@ class TestGLoCE(MethodTests):
     settings: ClassVar = {"steps": 5, "seeds": 1, "boundary": ("fish",), "target_rank": 4, "tau": 0.5}
     seeded = True
     checkpoints = True
+    merges = True

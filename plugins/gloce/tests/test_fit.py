@@ -137,7 +137,7 @@ def test_concepts_that_are_fitted_together_equal_those_fitted_alone(exact: Any, 
 
 def test_what_concepts_share_is_collected_and_stored_once(exact: Any, quick: Fit, calls: Calls) -> None:
     both = quick(exact, TWO, settings={"batch": 100})
-    assert calls() == (2 * 3, 2 * 5 * 2)
+    assert calls() == (2 * 2, 2 * 5 * 2)
     assert sum(both.header.report["U-Net calls"].values()) == 2 * 5 * 2
     assert {len(tensor) for part in ("centre", "map_basis", "map_mean") for tensor in tensors(both, part)} == {1}
     assert {len(tensor) for part in ("update", "gate_basis", "threshold") for tensor in tensors(both, part)} == {2}

@@ -58,8 +58,8 @@ def test_progress_says_what_is_collected(pipe: Any, quick: Fit) -> None:
     said: list[tuple[int, int, str]] = []
     quick(pipe, progress=lambda *now: said.append(now))
     assert said == [
-        (1, 2, "features for 'a picture of a cat'"),
-        (2, 2, "features for 'a picture of a cat'"),
+        (1, 2, "features"),
+        (2, 2, "features"),
         (1, 2, "thresholds from the boundary"),
         (2, 2, "thresholds from the boundary"),
     ]

@@ -74,7 +74,15 @@ for arguments in json.loads(sys.argv[1]):
         json.dump(left, file)
 """
 
-ERASE = ("erase", "tiny", "--concepts", "concepts.csv", "--keep", "a house", "--method", "uce", "--json", "-o")
+ERASE = ("erase", "tiny", "--keep", "a house", "--json", "--concepts")
+FITS = {
+    "uce": ("concepts.csv", "--method", "uce"),
+    "erasepro": ("concepts.csv", "--method", "erasepro", "--set", "gated=true"),
+    "gloce": (
+        *("few.csv", "--method", "gloce", "--set", "steps=5", "--set", "seeds=2"),
+        *("--set", "batch=3", "--set", "boundary=fish", "--checkpoints", "statistics"),
+    ),
+}
 EVALUATE = ("evaluate", "tiny", "--erasure", "one.safetensors", "--steps", "1", "--seeds", "3", "--cache")
 REFUSED = ("erase", "tiny", "--concept", "cat", "--method")
 
@@ -116,35 +124,41 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_two_processes_leave_what_one_leaves(run: Run, place: Path, install: Any, judge: str) -> None:
-    install(
-        "efface-halves", {"efface_halves": HALVES + judge}, "[efface]\nhalves = efface_halves\n", plugin="halves,uce"
-    )
+    plugins = ",".join(["halves", *FITS])
+    install("efface-halves", {"efface_halves": HALVES + judge}, "[efface]\nhalves = efface_halves\n", plugin=plugins)
     rows = "".join(f"cat {number},{('dog', 'fish')[number % 2]}\n" for number in range(150))
     (place / "concepts.csv").write_text(f"concept,anchor\n{rows}")
+    (place / "few.csv").write_text("concept,anchor,synonyms\ncat,dog,kitten\nred car,cat,\ndog,bird,\n")
     run("erase", "tiny", "--concept", "cat", "--anchor", "dog", "--method", "uce", "-o", "one.safetensors")
-    assert run(*ERASE, "mass-1.safetensors").exit_code == 0
+    for method, options in FITS.items():
+        assert run(*ERASE, *options, "-o", f"{method}-1.safetensors").exit_code == 0
+    (place / "statistics").rename(place / "statistics-1")
     assert run(*EVALUATE, "pictures-1", "-o", "found-1.json").exit_code == 0
 
     left = launched(
         place,
-        (*ERASE, "mass-2.safetensors"),
+        *((*ERASE, *options, "-o", f"{method}-2.safetensors") for method, options in FITS.items()),
         (*EVALUATE, "pictures-2", "-o", "found-2.json"),
         (*REFUSED, "half"),
         (*REFUSED, "dim"),
+        (*REFUSED, "erasepro"),
         ("erase", "tiny", "--concept", "cat", "--method", "uce", "-o", "one.safetensors"),
         (*REFUSED, "half", "--set", "kills=true"),
     )
-    assert (left["left-0"][:5], left["left-1"]) == ([0, 0, 2, 2, 2], [0] * 5)
+    assert (left["left-0"][:8], left["left-1"]) == ([0] * 4 + [2] * 4, [0] * 8)
 
-    assert (place / "mass-2.safetensors").read_bytes() == (place / "mass-1.safetensors").read_bytes()
+    for method in FITS:
+        assert (place / f"{method}-2.safetensors").read_bytes() == (place / f"{method}-1.safetensors").read_bytes()
+    assert contents(place / "statistics") == contents(place / "statistics-1")
     assert (place / "found-2.json").read_bytes() == (place / "found-1.json").read_bytes()
     pictures = contents(place / "pictures-2")
     assert pictures == contents(place / "pictures-1")
     assert len(pictures) > 5
 
-    assert json.loads(left["said-0-0"])["file"] == "mass-2.safetensors"
-    assert left["told-0-2"] == "Error: Process 1 of 2 failed: no luck\n"
-    assert left["told-0-3"] == "Error: Method 'dim' fits in one process, and this run has 2\n"
-    assert left["told-0-4"].startswith("Error: one.safetensors is there already")
+    assert json.loads(left["said-0-0"])["file"] == "uce-2.safetensors"
+    assert left["told-0-4"] == "Error: Process 1 of 2 failed: no luck\n"
+    assert left["told-0-5"] == "Error: Method 'dim' fits in one process, and this run has 2\n"
+    assert left["told-0-6"] == "Error: Method 'erasepro' with these settings fits in one process, and this run has 2\n"
+    assert left["told-0-7"].startswith("Error: one.safetensors is there already")
     assert {text for name, text in left.items() if name.startswith(("said-1", "told-1"))} == {""}
     assert not list(place.glob("half-*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 import efface
 from efface_gloce.gated import Terms
-from efface_gloce.layer import PARTS, Layer
+from efface_gloce.layer import PARTS, Layer, stacked
 
 FITTED = ("eta", "first", "last", "everywhere")
 SHARED: Mapping[str, tuple[str, ...]] = {"centre": ("centre",), "mapping": ("map_basis", "map_mean")}
@@ -50,15 +51,36 @@ def terms_of(fitted: efface.Fitted) -> list[Terms]:
     return [Terms(**own, scale=fitted.scale, concept=concept.text) for own, concept in each]
 
 
+def merged(fits: Sequence[efface.Fitted], request: efface.Request) -> tuple[dict[str, Layer], list[Terms]]:
+    """The layers of all concepts of a request, which are in these fits, and how each is applied.
+
+    EffaceError where the fits hold numbers of different precision, which none could keep.
+    """
+    dtypes = {tensor.dtype for fitted in fits for tensor in fitted.fit.tensors.values()}
+    if len(dtypes) > 1:
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise efface.EffaceError(f"GLoCE erasures in {names} cannot be merged bit for bit; attach both files instead")
+    wanted = set(request.concepts)
+    rows = [[n for n, concept in enumerate(one.request.concepts) if concept in wanted] for one in fits]
+    each = [unpacked(fitted.fit) for fitted in fits]
+    layers = {
+        point: stacked(own[point].at(kept) for own, kept in zip(each, rows, strict=True)).trimmed() for point in each[0]
+    }
+    return layers, [terms_of(fitted)[row] for fitted, kept in zip(fits, rows, strict=True) for row in kept]
+
+
 def _rows(tensors: Sequence[Tensor]) -> list[int]:
     """For each concept the number of the first one that has equal rows in all the tensors, counted without gaps."""
-    numbers: list[int] = []
-    firsts: list[int] = []
-    for concept in range(len(tensors[0])):
-        equal = [n for n, first in enumerate(firsts) if all(torch.equal(t[concept], t[first]) for t in tensors)]
-        firsts += [] if equal else [concept]
-        numbers.append(equal[0] if equal else len(firsts) - 1)
-    return numbers
+    numbers: dict[bytes, int] = {}
+    return [numbers.setdefault(_bits(tensors, concept), len(numbers)) for concept in range(len(tensors[0]))]
+
+
+def _bits(tensors: Sequence[Tensor], row: int) -> bytes:
+    """The digest of one row of all the tensors: equal for equal bits."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor[row].contiguous().view(torch.uint8).numpy().data)
+    return found.digest()
 
 
 def _firsts(numbers: Sequence[int]) -> list[int]:

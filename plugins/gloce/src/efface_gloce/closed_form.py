@@ -28,6 +28,9 @@ class Basis:
         """Whether the space they span is well defined."""
         return self.gap >= CLEAR_GAP
 
+    def to(self, device: torch.device | str) -> Basis:
+        return Basis(self.vectors.to(device), self.gap)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -37,6 +40,24 @@ class Target:
     mean: Tensor
     gate_basis: Tensor
     unclear: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Own:
+    """What one target's features give whatever the target becomes: V_tar, mu_tar (D) and V_gate."""
+
+    basis: Basis
+    mean: Tensor
+    gate: Basis
+
+    def to(self, device: torch.device | str) -> Own:
+        return Own(self.basis.to(device), self.mean.to(device), self.gate.to(device))
+
+    def becoming(self, map_basis: Tensor) -> Target:
+        """The target with U = (I - V_tar V_tar^T) V_map."""
+        update = map_basis - self.basis.vectors @ (self.basis.vectors.T @ map_basis)
+        unclear = [name for name, basis in (("target", self.basis), ("gate", self.gate)) if not basis.is_clear]
+        return Target(update, self.mean, self.gate.vectors, tuple(unclear))
 
 
 def leading(covariance: Tensor, rank: int) -> Basis:
@@ -59,17 +80,19 @@ def _gap(values: Tensor, rank: int) -> float:
 
 
 def target(features: Spread, map_basis: Tensor, centre: Tensor, rank: int, gate_rank: int) -> Target:
-    """U = (I - V_tar V_tar^T) V_map and V_gate from the covariance C_tar and the mean mu_tar of the target's features.
+    """U, V_gate and the mean mu_tar of the target's features."""
+    return own(features, centre, rank, gate_rank).becoming(map_basis)
+
+
+def own(features: Spread, centre: Tensor, rank: int, gate_rank: int) -> Own:
+    """V_tar, V_gate and mu_tar from the covariance C_tar and the mean mu_tar of the target's features.
 
     V_tar spans the leading eigenvectors of C_tar, V_gate those of its features' second moment about the centre m:
     C_tar + (mu_tar - m)(mu_tar - m)^T.
     """
-    own = leading(features.covariance, rank)
     away = features.mean - centre
     gate = leading(features.covariance + torch.outer(away, away), gate_rank)
-    update = map_basis - own.vectors @ (own.vectors.T @ map_basis)
-    unclear = [name for name, basis in (("target", own), ("gate", gate)) if not basis.is_clear]
-    return Target(update, features.mean, gate.vectors, tuple(unclear))
+    return Own(leading(features.covariance, rank), features.mean, gate)
 
 
 def threshold(peaks: Tensor, tau: float) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,37 @@ from efface_gloce.moments import Moments, Running, grid_size, pyramid
 from efface_gloce.sampling import Listener, Sampling, trajectories
 
 Rows = Mapping[str, slice]
+Pair = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a fit in which the U-Net is called `total` times, and how many of these calls come `before` a batch."""
+
+    what: str
+    total: int
+    before: int = 0
+
+    def after(self, calls: int) -> Phase:
+        return replace(self, before=self.before + calls)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trajectories that run together: the prompt and the seed of each."""
+
+    pairs: Sequence[Pair]
+    phase: Phase
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of each prompt, which lie together."""
+        prompts = [prompt for prompt, _ in self.pairs]
+        return {one: slice(prompts.index(one), prompts.index(one) + prompts.count(one)) for one in prompts}
+
+    def finished(self, last: int) -> list[str]:
+        """The prompts that have their last seed here."""
+        return [prompt for prompt, seed in self.pairs if seed == last]
 
 
 class Collector:
@@ -38,33 +69,39 @@ class Collector:
         self.run = run
         self.archive = archive
 
-    def moments(self, prompts: Sequence[str], what: str) -> Iterator[dict[str, Moments]]:
+    def calls(self, pictures: int) -> int:
+        """How often the U-Net is called for so many trajectories."""
+        return -(-pictures // self.batch) * self.sampling.calls(self.model.pipe)
+
+    def moments(self, prompts: Sequence[str], phase: Phase) -> Iterator[dict[str, Moments]]:
         """For each prompt in turn the moments of its features at each point.
 
         They are over seeds, steps and a pyramid of each grid. No more prompts are in the making than are in a batch.
         """
         known = {prompt: self._content(prompt, self.seeds) for prompt in prompts}
         missing = [prompt for prompt in prompts if not self.archive.has_moments(prompt, known[prompt])]
-        collected = self._moments(missing, what)
+        collected = self._moments(missing, phase)
         for prompt in prompts:
             yield next(collected) if prompt in missing else self.archive.moments(prompt, known[prompt])
 
-    def _moments(self, prompts: Sequence[str], what: str) -> Iterator[dict[str, Moments]]:
+    def _moments(self, prompts: Sequence[str], phase: Phase) -> Iterator[dict[str, Moments]]:
         running: dict[str, dict[str, Running]] = {prompt: {} for prompt in prompts}
 
-        def hear(batch: Rows) -> Listener:
+        def hear(rows: Rows) -> Listener:
             def listen(point: efface.HookPoint, features: Tensor, call: efface.Call) -> None:
                 high, wide = call.sample.shape[-2:]
                 size = grid_size((high, wide), features.shape[1])
-                for prompt, rows in batch.items():
-                    running[prompt].setdefault(point.name, Running()).add(pyramid(features[rows], size))
+                for prompt, own in rows.items():
+                    running[prompt].setdefault(point.name, Running()).add(pyramid(features[own], size))
 
             return listen
 
-        for prompt in self._collected(prompts, self.seeds, hear, what):
-            found = {name: one.moments().to("cpu") for name, one in running.pop(prompt).items()}
-            self.archive.keep_moments(prompt, self._content(prompt, self.seeds), found)
-            yield found
+        for batch in self._batches(prompts, self.seeds, phase):
+            self._run(batch, hear(batch.rows))
+            for prompt in batch.finished(self.seeds[-1]):
+                found = {name: one.moments().to("cpu") for name, one in running.pop(prompt).items()}
+                self.archive.keep_moments(prompt, self._content(prompt, self.seeds), found)
+                yield found
 
     def peaks(
         self,
@@ -77,49 +114,63 @@ class Collector:
         """The largest p over the tokens, one number for each picture and step, by prompt and concept, at each point.
 
         `wanted` says for each prompt which concepts (rows of the gates, of digests `names`) it is a boundary of; a
-        prompt runs once for all of them, with these seeds.
+        prompt runs once for all of them, with these seeds. Batches are shared out between the processes of the run;
+        the first one has the archive.
         """
-        pairs = [(prompt, concept) for prompt, concepts in wanted.items() for concept in concepts]
         content = {prompt: self._content(prompt, seeds) for prompt in wanted}
-        kept = {pair: self.archive.peaks(pair[0], content[pair[0]], names[pair[1]]) for pair in pairs}
-        found = {pair: points for pair, points in kept.items() if points is not None}
+
+        def kept() -> dict[tuple[str, int], dict[str, Tensor]]:
+            pairs = [(prompt, concept) for prompt, concepts in wanted.items() for concept in concepts]
+            read = {pair: self.archive.peaks(pair[0], content[pair[0]], names[pair[1]]) for pair in pairs}
+            return {pair: points for pair, points in read.items() if points is not None}
+
+        processes = self.run.processes
+        found = processes.first(kept)
         missing = [prompt for prompt, concepts in wanted.items() if any((prompt, one) not in found for one in concepts)]
-        highest: dict[str, dict[str, list[Tensor]]] = {prompt: {} for prompt in missing}
-
-        def hear(batch: Rows) -> Listener:
-            def listen(point: efface.HookPoint, features: Tensor, _: efface.Call) -> None:
-                exact = features.to(torch.promote_types(features.dtype, torch.float32))
-                peaks = gates[point.name](exact).amax(1).cpu()
-                for prompt, rows in batch.items():
-                    highest[prompt].setdefault(point.name, []).append(peaks[rows])
-
-            return listen
-
-        for prompt in self._collected(missing, seeds, hear, what):
-            points = highest.pop(prompt)
-            for concept in wanted[prompt]:
-                own = {name: torch.cat([each[:, concept] for each in all_]) for name, all_ in points.items()}
-                self.archive.keep_peaks(prompt, content[prompt], names[concept], own)
-                found[prompt, concept] = own
+        batches = self._batches(missing, seeds, Phase(what, self.calls(len(missing) * len(seeds))))
+        each = processes.each(batches, lambda batch: self._peaks(batch, wanted, gates))
+        heard: dict[str, list[dict[str, Tensor]]] = {prompt: [] for prompt in missing}
+        for batch, parts in zip(batches, each, strict=True):
+            for prompt, points in parts.items():
+                heard[prompt].append(points)
+            for prompt in batch.finished(seeds[-1]):
+                whole = _joined(heard.pop(prompt))
+                for column, concept in enumerate(wanted[prompt]):
+                    own = {name: peaks[:, column] for name, peaks in whole.items()}
+                    if processes.rank == 0:
+                        self.archive.keep_peaks(prompt, content[prompt], names[concept], own)
+                    found[prompt, concept] = own
         return found
 
-    def _collected(
-        self, prompts: Sequence[str], seeds: Sequence[int], hear: Callable[[Rows], Listener], what: str
-    ) -> Iterator[str]:
-        """Every prompt with every seed, and the prompt when its last seed is done.
+    def _peaks(
+        self, batch: Batch, wanted: Mapping[str, Sequence[int]], gates: Mapping[str, Gates]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Of each prompt in a batch the peaks at each point, (steps x pictures, concepts that want it)."""
+        rows = batch.rows
+        heard: dict[str, list[dict[str, Tensor]]] = {prompt: [] for prompt in rows}
 
-        The noise of a seed does not depend on what else is in the batch.
-        """
+        def listen(point: efface.HookPoint, features: Tensor, _: efface.Call) -> None:
+            exact = features.to(torch.promote_types(features.dtype, torch.float32))
+            peaks = gates[point.name](exact).amax(1).cpu()
+            for prompt, own in rows.items():
+                heard[prompt].append({point.name: peaks[own][:, list(wanted[prompt])]})
+
+        self._run(batch, listen)
+        return {prompt: _joined(parts) for prompt, parts in heard.items()}
+
+    def _batches(self, prompts: Sequence[str], seeds: Sequence[int], phase: Phase) -> list[Batch]:
+        """Every prompt with every seed."""
         pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
-        batches = [pairs[first : first + self.batch] for first in range(0, len(pairs), self.batch)]
-        total, done = len(batches) * self.sampling.calls(self.model.pipe), 0
-        for batch in batches:
-            for _ in self._denoised(batch, hear(_rows(batch))):
-                done += 1
-                self.run.progress(done, total, what)
-            yield from (prompt for prompt, seed in batch if seed == seeds[-1])
+        firsts = range(0, len(pairs), self.batch)
+        return [Batch(pairs[first : first + self.batch], phase.after(self.calls(first))) for first in firsts]
 
-    def _denoised(self, batch: Sequence[tuple[str, int]], listener: Listener) -> Iterator[None]:
+    def _run(self, batch: Batch, listener: Listener) -> None:
+        phase = batch.phase
+        for done, _ in enumerate(self._denoised(batch.pairs, listener), phase.before + 1):
+            self.run.progress(done, phase.total, phase.what)
+
+    def _denoised(self, batch: Sequence[Pair], listener: Listener) -> Iterator[None]:
+        """The noise of a seed does not depend on what else is in the batch."""
         encoded = self.model.encode([prompt for prompt, _ in batch])
         noise = self.model.noise([seed for _, seed in batch], self.sampling.height, self.sampling.width)
         generators = [efface.Run(seed).generator(stream="gloce") for _, seed in batch]
@@ -142,10 +193,13 @@ class Collector:
         return f"{digest(encoded.hidden, encoded.pooled)} {list(seeds)}"
 
 
-def _rows(batch: Sequence[tuple[str, int]]) -> dict[str, slice]:
-    """The rows of each prompt in a batch, which lie together."""
-    prompts = [prompt for prompt, _ in batch]
-    return {prompt: slice(prompts.index(prompt), prompts.index(prompt) + prompts.count(prompt)) for prompt in prompts}
+def _joined(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The rows that parts have at each point, one after another."""
+    found: dict[str, list[Tensor]] = {}
+    for part in parts:
+        for name, rows in part.items():
+            found.setdefault(name, []).append(rows)
+    return {name: torch.cat(rows) for name, rows in found.items()}
 
 
 def negative(model: efface.Model, count: int) -> efface.Encoded:

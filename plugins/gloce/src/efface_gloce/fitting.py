@@ -2,22 +2,25 @@
 
 First the features of every target, of what it becomes and of the centre are summed, which gives everything but the
 thresholds. Then each distinct boundary prompt runs once, and the gates of all concepts are evaluated on it together.
+Both are shared out between the processes of the run, in the same pieces however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from efface_gloce.archive import digest
-from efface_gloce.closed_form import Basis, Target, leading, slope, target, threshold
-from efface_gloce.collector import Collector
+from efface_gloce.closed_form import Basis, Own, Target, leading, own, slope, threshold
+from efface_gloce.collector import Collector, Phase
 from efface_gloce.gate import Gates
 from efface_gloce.layer import Layer
-from efface_gloce.moments import Moments, spread
+from efface_gloce.moments import Moments, Spread, spread
+from efface_gloce.sets import Prompts, Sets, distinct
 from efface_gloce.words import Words
 
 
@@ -48,6 +51,43 @@ Statistics = dict[str, Moments]
 """Moments by point."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What sets of prompts give at each point, on the CPU.
+
+    Of a centre the mean (D), of a mapping its leading directions and its mean, of a target about a centre its own.
+    """
+
+    centres: dict[Prompts, dict[str, Tensor]] = field(default_factory=dict)
+    mappings: dict[Prompts, dict[str, tuple[Basis, Tensor]]] = field(default_factory=dict)
+    targets: dict[tuple[Prompts, Prompts], dict[str, Own]] = field(default_factory=dict)
+
+    def update(self, other: Known) -> None:
+        self.centres.update(other.centres)
+        self.mappings.update(other.mappings)
+        self.targets.update(other.targets)
+
+    def halves(self, waiting: dict[int, Words]) -> dict[int, dict[str, Half]]:
+        """Those of the concepts that need wait no longer, by their numbers; targets that no other needs are let go."""
+        found = {
+            number: self._half(words)
+            for number, words in waiting.items()
+            if words.mapping in self.mappings and (words.target, words.centre) in self.targets
+        }
+        for number in found:
+            del waiting[number]
+        for target in self.targets.keys() - {(words.target, words.centre) for words in waiting.values()}:
+            del self.targets[target]
+        return found
+
+    def _half(self, words: Words) -> dict[str, Half]:
+        centre, mapping = self.centres[words.centre], self.mappings[words.mapping]
+        return {
+            point: Half(centre[point], *mapping[point], own.becoming(mapping[point][0].vectors))
+            for point, own in self.targets[words.target, words.centre].items()
+        }
+
+
 class Fitting:
     """One fit: the collector, the ranks, tau, and with how many seeds each kept prompt is drawn."""
 
@@ -58,20 +98,23 @@ class Fitting:
         self.kept_seeds = kept_seeds
         self._device = _precise(collector.model.device)
         self._dtype = torch.promote_types(collector.model.dtype, torch.float32)
-        self._bases: dict[tuple[str, tuple[str, ...]], tuple[Basis, Tensor]] = {}
 
     def halves(self, concepts: Sequence[Words]) -> list[dict[str, Half]]:
         """Everything but the thresholds, for each concept at each point.
 
-        A prompt's statistics are kept while a later concept needs them; those of a concept's own prompts are added up.
+        As many sets of prompts make a piece of work as go into a batch. The centres come first: the rest needs them.
         """
-        found: list[dict[str, Half]] = []
-        known: dict[str, Statistics] = {}
-        for index, words in enumerate(concepts):
-            later = {prompt for other in concepts[index + 1 :] for prompt in _summed(other)}
-            sums = self._sums(words, known, later)
-            found.append({place.name: self._half(words, sums, place.name) for place in self.collector.places})
-        return found
+        collector, sets, known = self.collector, Sets.of(concepts), Known()
+        pieces = sets.pieces(max(1, collector.batch // len(collector.seeds)))
+        calls = [collector.calls(len(distinct(piece)) * len(collector.seeds)) for piece in pieces]
+        phases = [Phase("features", sum(calls), before) for before in accumulate(calls, initial=0)]
+        work = list(zip(pieces, phases, strict=False))
+        waiting, halves = dict(enumerate(concepts)), dict[int, dict[str, Half]]()
+        for stage in (work[:1], work[1:]):
+            for found in collector.run.processes.each(stage, lambda item: self._read(sets, known, *item)):
+                known.update(found)
+                halves |= known.halves(waiting)
+        return [halves[number] for number in range(len(concepts))]
 
     def layers(self, concepts: Sequence[Words], halves: Sequence[dict[str, Half]]) -> dict[str, Layer]:
         """The halves with their thresholds."""
@@ -98,29 +141,54 @@ class Fitting:
             layers[point] = self._layer([half[point] for half in halves], [threshold(each, self.tau) for each in own])
         return layers
 
-    def _sums(self, words: Words, known: dict[str, Statistics], later: set[str]) -> dict[tuple[str, ...], Statistics]:
-        """The statistics of a concept's three sets of prompts; `known` gains and loses prompts on the way."""
-        missing = [prompt for prompt in _summed(words) if prompt not in known]
-        collected = self.collector.moments(missing, f"features for {words.target[0]!r}")
-        sums: dict[tuple[str, ...], Statistics] = {}
-        for prompt in _summed(words):
-            moments = known.pop(prompt) if prompt in known else next(collected)
-            exact = {point: one.to(self._device, torch.float64) for point, one in moments.items()}
-            for prompts in {words.centre, words.mapping, words.target}:
-                if prompt in prompts:
-                    so_far = sums.get(prompts)
-                    sums[prompts] = {p: so_far[p] + exact[p] for p in exact} if so_far else exact
-            if prompt in later:
-                known[prompt] = moments
-        return sums
+    def _read(self, sets: Sets, known: Known, piece: Sequence[Prompts], phase: Phase) -> Known:
+        """What the sets of a piece give; a set waits until all centres are known, here or from before."""
+        found, waiting = Known(), dict[Prompts, dict[str, Spread]]()
+        for prompts, spreads in self._spreads(piece, phase):
+            waiting[prompts] = spreads
+            if prompts in sets.centres:
+                found.centres[prompts] = {point: one.mean.cpu() for point, one in spreads.items()}
+            centres = known.centres | found.centres
+            while waiting and len(centres) == len(sets.centres):
+                self._reduce(sets, centres, *waiting.popitem(), found)
+        return found
 
-    def _half(self, words: Words, sums: Mapping[tuple[str, ...], Statistics], point: str) -> Half:
-        centre, features = spread(sums[words.centre][point]).mean, spread(sums[words.target][point])
-        if (point, words.mapping) not in self._bases:
-            mapping = spread(sums[words.mapping][point])
-            self._bases[point, words.mapping] = (leading(mapping.covariance, self.ranks.mapping), mapping.mean)
-        basis, mean = self._bases[point, words.mapping]
-        return Half(centre, basis, mean, target(features, basis.vectors, centre, self.ranks.target, self.ranks.gate))
+    def _reduce(
+        self,
+        sets: Sets,
+        centres: Mapping[Prompts, Mapping[str, Tensor]],
+        prompts: Prompts,
+        spreads: Mapping[str, Spread],
+        found: Known,
+    ) -> None:
+        """Put into `found` what a set is wanted for."""
+        ranks = self.ranks
+        if prompts in sets.mappings:
+            found.mappings[prompts] = {
+                point: (leading(one.covariance, ranks.mapping).to("cpu"), one.mean.cpu())
+                for point, one in spreads.items()
+            }
+        for centre in sets.targets.get(prompts, ()):
+            found.targets[prompts, centre] = {
+                point: own(one, centres[centre][point].to(one.mean), ranks.target, ranks.gate).to("cpu")
+                for point, one in spreads.items()
+            }
+
+    def _spreads(self, piece: Sequence[Prompts], phase: Phase) -> Iterator[tuple[Prompts, dict[str, Spread]]]:
+        """Each set with its means and covariances. A prompt's moments are kept while a later set needs them."""
+        collected = self.collector.moments(distinct(piece), phase)
+        kept: dict[str, Statistics] = {}
+        for index, prompts in enumerate(piece):
+            later = set(distinct(piece[index + 1 :]))
+            sums: Statistics = {}
+            for prompt in dict.fromkeys(prompts):
+                moments = kept.pop(prompt) if prompt in kept else next(collected)
+                if prompt in later:
+                    kept[prompt] = moments
+                for point, one in moments.items():
+                    exact = one.to(self._device, torch.float64)
+                    sums[point] = sums[point] + exact if point in sums else exact
+            yield prompts, {place.name: spread(sums.pop(place.name)) for place in self.collector.places}
 
     def _layer(self, halves: Sequence[Half], thresholds: Sequence[Tensor]) -> Layer:
         found = Layer(
@@ -134,11 +202,6 @@ class Fitting:
             update=torch.stack([half.target.update for half in halves]),
         )
         return found.each(lambda tensor: tensor.to("cpu", self._dtype))
-
-
-def _summed(words: Words) -> list[str]:
-    """The prompts of which sums are needed."""
-    return list(dict.fromkeys([*words.centre, *words.mapping, *words.target]))
 
 
 def _wanted(each: Sequence[Sequence[str]]) -> dict[str, list[int]]:

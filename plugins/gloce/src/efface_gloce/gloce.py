@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import efface
 from efface.fingerprint import fingerprint
 from efface_gloce.archive import Archive, digest
-from efface_gloce.artifact import packed, terms_of, unpacked
+from efface_gloce.artifact import merged, packed, terms_of, unpacked
 from efface_gloce.collector import Collector, negative
 from efface_gloce.fitting import Fitting, Half, Ranks
 from efface_gloce.gated import GatedLayer, Listener, Terms, TieBreak
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from efface.report.illustration import Illustration, Showing
 
 KIND = "cross_attn.out"
+UNCLEAR = "bases that are not well defined"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class GLoCE:
 
     name: ClassVar[str] = "gloce"
     stacks: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
     cost_hint: ClassVar[float] = 30.0
     covers: ClassVar[efface.Covers] = efface.Covers(families=("sd1", "sd2", "sdxl"), kinds=(KIND,))
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = PRESETS
@@ -94,6 +96,12 @@ class GLoCE:
 
     def apply(self, patch: efface.Patch, fits: Sequence[efface.Fitted]) -> None:
         attach(patch, fits, self.tie_break)
+
+    def merge(self, fits: Sequence[efface.Fitted], request: efface.Request) -> efface.Fit:
+        """The concepts in one file: it acts as the stack of their files does, to the last bit."""
+        layers, terms = merged(fits, request)
+        tensors, facts = packed(layers, terms)
+        return efface.Fit(tensors, facts, _merged_report(fits, request, layers))
 
     def step_flops(self, fitted: efface.Fitted, positions: Mapping[str, int]) -> float:
         """The gates of all concepts at every token, and the edit of its winner as if every gate were open."""
@@ -189,8 +197,8 @@ def attach(
 
 def _order(layers: Mapping[str, Layer], terms: Sequence[Terms]) -> list[int]:
     """The concepts by their content: rounding depends on the order, what is drawn must not."""
-    thresholds = [layer.threshold for layer in layers.values()]
-    means = [layer.target_mean for layer in layers.values()]
+    named = [layers[point] for point in sorted(layers)]  # their order is another one in a file than in a fit
+    thresholds, means = [layer.threshold for layer in named], [layer.target_mean for layer in named]
 
     def key(row: int) -> tuple[str, str]:
         own = b"".join(tensor[row].double().cpu().numpy().tobytes() for tensor in (*thresholds, *means))
@@ -209,7 +217,7 @@ def _report(
     """The words, the range of the thresholds over the layers, what it takes, and bases that are not well defined."""
     report: dict[str, Any] = {
         "words": {text: own.to_json() for text, own in zip(texts, words, strict=True)},
-        "thresholds": {text: _range(layers, row) for row, text in enumerate(texts)},
+        "thresholds": _ranges(texts, layers),
         "U-Net calls": dict(calls),
     }
     unclear = {
@@ -218,7 +226,24 @@ def _report(
         for point, half in own.items()
         if half.unclear
     }
-    return report | ({"bases that are not well defined": unclear} if unclear else {})
+    return report | ({UNCLEAR: unclear} if unclear else {})
+
+
+def _merged_report(
+    fits: Sequence[efface.Fitted], request: efface.Request, layers: Mapping[str, Layer]
+) -> dict[str, Any]:
+    """The reports of fits about the concepts of a request, but for the calls that each fit took for all of its own."""
+    texts = {concept.text: None for concept in request.concepts}
+    told = [fitted.fit.report for fitted in fits]
+    words = {text: own for report in told for text, own in report.get("words", {}).items() if text in texts}
+    pairs = [pair for report in told for pair in report.get(UNCLEAR, {}).items()]
+    unclear = {name: bases for name, bases in pairs if name.rpartition(": ")[0] in texts}
+    report: dict[str, Any] = {"words": words, "thresholds": _ranges(texts, layers)}
+    return report | ({UNCLEAR: unclear} if unclear else {})
+
+
+def _ranges(texts: Iterable[str], layers: Mapping[str, Layer]) -> dict[str, dict[str, float]]:
+    return {text: _range(layers, row) for row, text in enumerate(texts)}
 
 
 def _range(layers: Mapping[str, Layer], row: int) -> dict[str, float]:

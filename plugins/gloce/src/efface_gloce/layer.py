@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +52,16 @@ class Layer:
         """The layer of these concepts, in this order."""
         return self.each(lambda tensor: tensor[list(rows)])
 
+    def trimmed(self) -> Layer:
+        """The layer without what `stacked` adds to concepts of lower rank, once none of higher rank is there."""
+        gate, mapping = _rank(self.gate_basis), _rank(self.map_basis)
+        return replace(
+            self,
+            gate_basis=self.gate_basis[..., :gate],
+            map_basis=self.map_basis[..., :mapping],
+            update=self.update[..., :mapping],
+        )
+
 
 def stacked(layers: Iterable[Layer]) -> Layer:
     """The concepts of several layers in one; bases of lower rank get columns of zeros, which change nothing."""
@@ -65,3 +75,9 @@ def stacked(layers: Iterable[Layer]) -> Layer:
         return torch.cat(parts)
 
     return Layer(**{name: joined(name) for name in PARTS})
+
+
+def _rank(bases: Tensor) -> int:
+    """How many columns of bases (N, D, r) there are, up to the last that is not zero for all concepts."""
+    used = bases.any(0).any(0).nonzero()
+    return int(used.max()) + 1 if len(used) else 1
