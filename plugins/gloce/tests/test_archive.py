@@ -10,6 +10,9 @@ import pytest
 
 import efface
 from efface.testing import tiny_pipeline
+from efface.writing import write
+from efface_gloce import archive
+from efface_gloce.collector import Collector
 
 Fit = Callable[..., efface.Erasure]
 Calls = Callable[[], tuple[int, int]]
@@ -61,3 +64,50 @@ def test_a_damaged_file_is_collected_again(
     calls()
     assert quick(pipe, folder=tmp_path) == cat
     assert calls()[1] == 2 * 4 * 2
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What has run together so far."""
+    found: list[tuple[Any, ...]] = []
+    plain = Collector._denoised
+
+    def noted(own: Collector, batch: Any, listener: Any) -> Any:
+        found.append(tuple(batch))
+        return plain(own, batch, listener)
+
+    monkeypatch.setattr(Collector, "_denoised", noted)
+    return found
+
+
+@pytest.mark.parametrize("writes", range(1, 6))
+def test_a_fit_that_was_killed_between_two_files_runs_the_same_batches_again(
+    pipe: Any, quick: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: list[tuple[Any, ...]], writes: int
+) -> None:
+    """In other batches the last digits might be others."""
+    left = writes
+
+    def stopping(path: Path, content: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole = quick(pipe, folder=tmp_path / "whole")
+    undisturbed = set(batches)
+    monkeypatch.setattr(archive, "write", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        quick(pipe, folder=tmp_path / "broken")
+    monkeypatch.setattr(archive, "write", write)
+    batches.clear()
+    assert quick(pipe, folder=tmp_path / "broken") == whole
+    assert batches
+    assert set(batches) <= undisturbed
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,28 @@ class Archive:
     def keep_peaks(self, prompt: str, embedding: str, gate: str, found: Mapping[str, Tensor]) -> None:
         self._write(self._path("peaks", prompt, embedding, gate), found)
 
-    def _path(self, *what: str) -> Path | None:
+    def begun(self, task: Sequence[str], missing: Sequence[str]) -> list[str]:
+        """The prompts that were missing when a task was begun: now, or before it was interrupted."""
+        path = self._path("begun", *task, suffix="json")
+        if path is None or not missing:
+            return list(missing)
+        try:
+            return [str(prompt) for prompt in json.loads(path.read_text())]
+        except (OSError, ValueError):
+            write(path, json.dumps(list(missing)).encode())
+            return list(missing)
+
+    def ended(self, task: Sequence[str]) -> None:
+        """Nothing of the task is missing any more."""
+        path = self._path("begun", *task, suffix="json")
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def _path(self, *what: str, suffix: str = "safetensors") -> Path | None:
         if self.folder is None:
             return None
         text = json.dumps([FORMAT, *what, self.circumstances], sort_keys=True, default=str)
-        return self.folder / f"gloce-{what[0]}-{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+        return self.folder / f"gloce-{what[0]}-{hashlib.sha256(text.encode()).hexdigest()}.{suffix}"
 
     @staticmethod
     def _read(path: Path | None) -> dict[str, Tensor] | None:

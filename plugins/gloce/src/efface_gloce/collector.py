@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,20 +32,29 @@ class Phase:
 
 @dataclass(frozen=True)
 class Batch:
-    """Trajectories that run together: the prompt and the seed of each."""
+    """Trajectories that run together, the prompt and the seed of each, and the prompts that are `missing`.
+
+    The others run along: in another batch a trajectory has other digits in the end, and a fit that goes on after a
+    break has to give what an undisturbed one gives.
+    """
 
     pairs: Sequence[Pair]
+    missing: Collection[str]
     phase: Phase
 
     @property
     def rows(self) -> Rows:
-        """The rows of each prompt, which lie together."""
+        """The rows of each missing prompt, which lie together."""
         prompts = [prompt for prompt, _ in self.pairs]
-        return {one: slice(prompts.index(one), prompts.index(one) + prompts.count(one)) for one in prompts}
+        return {
+            one: slice(prompts.index(one), prompts.index(one) + prompts.count(one))
+            for one in prompts
+            if one in self.missing
+        }
 
     def finished(self, last: int) -> list[str]:
-        """The prompts that have their last seed here."""
-        return [prompt for prompt, seed in self.pairs if seed == last]
+        """The missing prompts that have their last seed here."""
+        return [prompt for prompt, seed in self.pairs if seed == last and prompt in self.missing]
 
 
 class Collector:
@@ -80,12 +89,16 @@ class Collector:
         """
         known = {prompt: self._content(prompt, self.seeds) for prompt in prompts}
         missing = [prompt for prompt in prompts if not self.archive.has_moments(prompt, known[prompt])]
-        collected = self._moments(missing, phase)
-        for prompt in prompts:
-            yield next(collected) if prompt in missing else self.archive.moments(prompt, known[prompt])
+        task = ("moments", *known.values())
+        collected = self._moments(self._batches(self.archive.begun(task, missing), missing, self.seeds, phase))
+        for turn, prompt in enumerate(prompts, 1):
+            found = next(collected) if prompt in missing else self.archive.moments(prompt, known[prompt])
+            if turn == len(prompts):
+                self.archive.ended(task)
+            yield found
 
-    def _moments(self, prompts: Sequence[str], phase: Phase) -> Iterator[dict[str, Moments]]:
-        running: dict[str, dict[str, Running]] = {prompt: {} for prompt in prompts}
+    def _moments(self, batches: Sequence[Batch]) -> Iterator[dict[str, Moments]]:
+        running: dict[str, dict[str, Running]] = {prompt: {} for batch in batches for prompt in batch.rows}
 
         def hear(rows: Rows) -> Listener:
             def listen(point: efface.HookPoint, features: Tensor, call: efface.Call) -> None:
@@ -96,7 +109,7 @@ class Collector:
 
             return listen
 
-        for batch in self._batches(prompts, self.seeds, phase):
+        for batch in batches:
             self._run(batch, hear(batch.rows))
             for prompt in batch.finished(self.seeds[-1]):
                 found = {name: one.moments().to("cpu") for name, one in running.pop(prompt).items()}
@@ -127,7 +140,9 @@ class Collector:
         processes = self.run.processes
         found = processes.first(kept)
         missing = [prompt for prompt, concepts in wanted.items() if any((prompt, one) not in found for one in concepts)]
-        batches = self._batches(missing, seeds, Phase(what, self.calls(len(missing) * len(seeds))))
+        task = ("peaks", what, *(f"{content[prompt]} {[names[one] for one in wanted[prompt]]}" for prompt in wanted))
+        begun = processes.first(lambda: self.archive.begun(task, missing))
+        batches = self._batches(begun, missing, seeds, Phase(what, 0))
         each = processes.each(batches, lambda batch: self._peaks(batch, wanted, gates))
         heard: dict[str, list[dict[str, Tensor]]] = {prompt: [] for prompt in missing}
         for batch, parts in zip(batches, each, strict=True):
@@ -140,6 +155,8 @@ class Collector:
                     if processes.rank == 0:
                         self.archive.keep_peaks(prompt, content[prompt], names[concept], own)
                     found[prompt, concept] = own
+        if processes.rank == 0:
+            self.archive.ended(task)
         return found
 
     def _peaks(
@@ -158,11 +175,16 @@ class Collector:
         self._run(batch, listen)
         return {prompt: _joined(parts) for prompt, parts in heard.items()}
 
-    def _batches(self, prompts: Sequence[str], seeds: Sequence[int], phase: Phase) -> list[Batch]:
-        """Every prompt with every seed."""
-        pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
-        firsts = range(0, len(pairs), self.batch)
-        return [Batch(pairs[first : first + self.batch], phase.after(self.calls(first))) for first in firsts]
+    def _batches(
+        self, begun: Sequence[str], missing: Collection[str], seeds: Sequence[int], phase: Phase
+    ) -> list[Batch]:
+        """The batches with a missing prompt, of those that had all to do that was to do when this was begun."""
+        pairs = [(prompt, seed) for prompt in begun for seed in seeds]
+        all_ = (pairs[first : first + self.batch] for first in range(0, len(pairs), self.batch))
+        chosen = [batch for batch in all_ if any(prompt in missing for prompt, _ in batch)]
+        whole = replace(phase, total=phase.total or self.calls(len(chosen) * self.batch))
+        left = frozenset(missing)
+        return [Batch(batch, left, whole.after(self.calls(turn * self.batch))) for turn, batch in enumerate(chosen)]
 
     def _run(self, batch: Batch, listener: Listener) -> None:
         phase = batch.phase
