@@ -30,10 +30,11 @@ ONE_STEP: dict[str, Mapping[str, object]] = {
     "gloce": {"steps": 2, "seeds": 1, "kept_seeds": 1, "boundary": ("dog",), "collect_from": 999, "collect_until": 0},
     "realera": {"steps": 1, "trajectories": 1, "times": 1, "denoising_steps": 2, "batch_size": 1, "refreshes": 0},
 }
-MANY: dict[str, Mapping[str, object]] = {"uce": {"tokens": "subject"}, "erasepro": {"gated": True}}
-FEW = 10
 CASES = (
-    *(f"{method} {count}" for method in MANY for count in (1, 100, 1000)),
+    *(f"uce {count}" for count in (1, 100, 1000)),
+    *(f"uce {count} tokens=subject" for count in (100, 1000)),
+    "erasepro 1",
+    *(f"erasepro {count} gated=true" for count in (100, 1000)),
     *(f"{method} 1" for method in ONE_STEP),
 )
 
@@ -43,9 +44,10 @@ def main() -> None:
     arguments.add_argument("--family", default="sd1", choices=["sd1", "sd2", "sdxl"])
     arguments.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     arguments.add_argument("--device", default="cpu")
-    arguments.add_argument("--latents", type=int, default=32, help="rows and columns; few, as calls take long on CPUs")
+    arguments.add_argument("--latents", type=int, help="rows and columns of pictures, in fits too; else the model's")
+    arguments.add_argument("--layers", type=int, nargs="*", help="fewer transformer layers in each block of the U-Net")
     arguments.add_argument("--folder", type=Path, help="where the pipeline is, or will be; a temporary one if left out")
-    arguments.add_argument("--only", nargs="*", default=CASES, metavar="METHOD COUNT", help="such as 'uce 100'")
+    arguments.add_argument("--only", nargs="*", default=CASES, metavar="CASE", help="'uce 100' or 'uce 100 lamb=1'")
     arguments.add_argument("--case", help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.case is not None:
@@ -94,8 +96,13 @@ def line(name: str, found: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
 
 def child(case: str, options: argparse.Namespace) -> dict[str, Any]:
     """What one process found; its peak memory is its own."""
-    given = {name: getattr(options, name) for name in ("family", "dtype", "device", "latents", "folder")}
-    flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    given = {name: getattr(options, name) for name in ("family", "dtype", "device", "latents", "layers", "folder")}
+    flags = [
+        part
+        for name, value in given.items()
+        if value is not None
+        for part in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+    ]
     ended = subprocess.run([sys.executable, __file__, "--case", case, *flags], capture_output=True, text=True)
     if ended.returncode:
         return {"error": (ended.stderr.strip().splitlines() or [f"exit {ended.returncode}"])[-1]}
@@ -104,11 +111,18 @@ def child(case: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(options: argparse.Namespace) -> dict[str, Any]:
+    """Make the pipeline and save it."""
     import torch
 
     from efface.testing import full_pipeline
+    from efface.testing.full_size import full_unet
 
-    full_pipeline(options.family, dtype=getattr(torch, options.dtype)).save_pretrained(options.folder)
+    dtype = getattr(torch, options.dtype)
+    pipe = full_pipeline(options.family, dtype=dtype)
+    if options.layers:
+        pipe.unet = None
+        pipe.unet = full_unet(options.family, transformer_layers_per_block=options.layers).to(dtype)
+    pipe.save_pretrained(options.folder)
     return {}
 
 
@@ -122,33 +136,36 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"machine": f"{torch.get_num_threads()} threads"}
     with timed(found, "load"):
         pipe = efface.load(options.folder, dtype=getattr(torch, options.dtype), device=options.device)
+    if options.latents is not None:
+        pipe.unet.register_to_config(sample_size=options.latents)
     with timed(found, "points"):
         efface.points(pipe)
-    before = call(pipe, options.latents)
+    before = call(pipe)
     state = State.of(pipe)  # not earlier: transformers puts hooks of its own on a text encoder when it is first used
-    method, _, count = options.case.partition(" ")
-    if method != "plain":
+    plain = options.case == "plain"
+    if not plain:
         with timed(found, "fit"):
-            erasure = fitted(pipe, method, int(count))
+            erasure = fitted(pipe, *options.case.split())
         found["file"] = saved(erasure)
         editor = efface.Editor(pipe)
         with timed(found, "attach"):
             editor.attach(erasure)
     with timed(found, "call"):
-        edited = call(pipe, options.latents)
-    if method != "plain":
+        edited = call(pipe)
+    if not plain:
         with timed(found, "detach"):
             editor.close()
         found["acted"] = "no" if torch.equal(edited, before) else "yes"
-    same = torch.equal(call(pipe, options.latents), before) and not state.changed(State.of(pipe))
+    same = torch.equal(call(pipe), before) and not state.changed(State.of(pipe))
     return found | {"same": "yes" if same else "no", "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def fitted(pipe: Any, method: str, count: int) -> Any:
+def fitted(pipe: Any, name: str, count: str = "1", *settings: str) -> Any:
+    """The erasure of a case; a method that trains goes one step of each of its trainings."""
     import efface
 
-    settings = ONE_STEP.get(method, MANY.get(method, {}) if count > FEW else {})
-    return efface.erase(pipe, concepts(count), method=method, keep=["a house", "a tree"], settings=settings)
+    given = ONE_STEP.get(name, {}) | dict(setting.split("=", 1) for setting in settings)
+    return efface.erase(pipe, concepts(int(count)), method=name, keep=["a house", "a tree"], settings=given)
 
 
 def concepts(count: int) -> Sequence[Any]:
@@ -162,16 +179,15 @@ def concepts(count: int) -> Sequence[Any]:
     return [efface.Concept(word, anchor="dog" if index % 2 else "fish") for index, word in enumerate(words)]
 
 
-def call(pipe: Any, size: int) -> Any:
+def call(pipe: Any) -> Any:
     """One U-Net call on noise: the prompt and the empty one, as guidance has them."""
     import torch
 
     import efface
 
     model = efface.Model(pipe)
-    noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
     with torch.no_grad():
-        return model.predict(noise.to(model.device, model.dtype), 500, model.encode(["", "a cat"]))
+        return model.predict(model.noise([0, 0]), 500, model.encode(["", "a cat"]))
 
 
 def saved(erasure: Any) -> int:

@@ -1,6 +1,6 @@
 """Processes killed at random moments, and whether the files are the same after going on as without a kill.
 
-A mass fit, an evaluation, two evaluations that share their pictures, a sweep and a save run on a tiny model, each in a
+Mass fits, an evaluation, two evaluations that share their pictures, a sweep and a save run on a tiny model, each in a
 process that is killed (SIGKILL) at a moment drawn evenly from the time that it takes undisturbed, and then run again to
 the end. Every file it leaves is compared by its hash with those of an undisturbed run; of a sweep, whose table also
 has times, the figures and states. A sweep is killed as a whole and in another round loses one of its workers.
@@ -85,8 +85,17 @@ Files = dict[str, str]
 Step = Callable[[Path], None]
 
 
-def mass_fit(folder: Path) -> None:
-    run("erase", "../model", "--concepts", "../concepts.csv", "--method", "uce", "--checkpoints", "state", "--force")
+def mass_fit(method: str, count: int, *settings: str) -> Step:
+    """The fit of so many concepts from a table."""
+    lines = "".join(f"cat {number},dog\n" for number in range(count))
+
+    def fit(folder: Path) -> None:
+        (folder / "concepts.csv").write_text(f"concept,anchor\n{lines}")
+        given = [part for setting in settings for part in ("--set", setting)]
+        table = ("--concepts", "concepts.csv", "--checkpoints", "state")
+        run("erase", "../model", *table, "--method", method, *given, "--force")
+
+    return fit
 
 
 def evaluation(folder: Path) -> None:
@@ -140,7 +149,9 @@ class Activity:
 
 
 ACTIVITIES = (
-    Activity("mass fit", mass_fit),
+    Activity("mass fit by UCE", mass_fit("uce", 1000)),
+    Activity("by gated ErasePro", mass_fit("erasepro", 1000, "gated=true")),
+    Activity("by GLoCE", mass_fit("gloce", 8, "steps=4", "seeds=1", "collect_from=999", "collect_until=0")),
     Activity("evaluation", evaluation),
     Activity("two evaluations", evaluation, processes=2),
     Activity("save", save),
@@ -202,12 +213,12 @@ class Tally:
 
     def line(self) -> str:
         cells = (self.rounds, self.killed, self.leftovers, self.same)
-        return f"{self.activity.name:<16} {self.seconds:>8.2f} {len(self.files):>6}" + "".join(
+        return f"{self.activity.name:<18} {self.seconds:>8.2f} {len(self.files):>6}" + "".join(
             f"{n:>12}" for n in cells
         )
 
 
-HEADS = f"{'':<16} {'seconds':>8} {'files':>6}{'rounds':>12}{'killed':>12}{'half files':>12}{'same files':>12}"
+HEADS = f"{'':<18} {'seconds':>8} {'files':>6}{'rounds':>12}{'killed':>12}{'half files':>12}{'same files':>12}"
 
 
 def undisturbed(activity: Activity, place: Path) -> Tally:
@@ -265,7 +276,7 @@ def worker_of(child: int) -> int | None:
 
 @contextlib.contextmanager
 def prepared() -> Iterator[Path]:
-    """A folder with a tiny model, concepts, an erasure and the suite, which is installed while the context is open."""
+    """A folder with a tiny model, an erasure and the suite, which is installed while the context is open."""
     with tempfile.TemporaryDirectory(prefix="efface-kills-") as name:
         place = Path(name)
         site, about = place / "site", place / "site" / "efface_kills-1.0.dist-info"
@@ -274,12 +285,10 @@ def prepared() -> Iterator[Path]:
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: efface-kills\nVersion: 1.0\nSummary: A suite.\n")
         (about / "entry_points.txt").write_text("[efface]\nkills = efface_kills\n")
         sys.path.insert(0, str(site))
-        os.environ |= {"PYTHONPATH": str(site), "EFFACE_LOAD_PLUGINS": "kills,uce"}
+        os.environ |= {"PYTHONPATH": str(site), "EFFACE_LOAD_PLUGINS": "kills,uce,erasepro,gloce"}
         pipe = tiny_pipeline("sd1")
         pipe.save_pretrained(place / "model")
         efface.erase(pipe, "cat", anchor="dog", method="uce").save(place / "cat.safetensors")
-        lines = "".join(f"cat {number},dog\n" for number in range(1000))
-        (place / "concepts.csv").write_text(f"concept,anchor\n{lines}")
         yield place
 
 

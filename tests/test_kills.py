@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks the processes that it kills")
 def test_a_mass_fit_and_a_save_end_with_the_same_files_after_a_kill() -> None:
-    chosen = ["--rounds", "2", "--only", "mass fit", "--only", "save"]
+    chosen = ["--rounds", "2", "--only", "mass fit by UCE", "--only", "save"]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *chosen],
         env=os.environ | {"OMP_NUM_THREADS": "1", "EFFACE_DISABLE_PLUGINS": ""},
@@ -26,9 +26,9 @@ def test_a_mass_fit_and_a_save_end_with_the_same_files_after_a_kill() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     heads, *lines = done.stdout.splitlines()
     assert heads.split() == ["seconds", "files", "rounds", "killed", "half", "files", "same", "files"]
-    counts = {line[:16].strip(): line[16:].split() for line in lines}
+    counts = {name: found for name, *found in (line.rsplit(maxsplit=6) for line in lines)}
     assert [(name, found[2], found[-1]) for name, found in counts.items()] == [
-        ("mass fit", "2", "2"),
+        ("mass fit by UCE", "2", "2"),
         ("save", "2", "2"),
     ]
     assert sum(int(found[3]) for found in counts.values()) > 0, "none was killed in time"
