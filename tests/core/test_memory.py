@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from efface.memory import free_bytes, weights_bytes
-from efface.testing import FAMILIES
+from efface.testing import FAMILIES, tiny_pipeline
 from efface.testing.pipelines import Family
 
 
@@ -31,6 +31,19 @@ def test_variants_that_are_not_loaded_do_not_count(tmp_path: Path, shared: Any) 
     file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(file.read_bytes())
     assert weights_bytes(tmp_path, torch.float32) == 4 * held(shared("sd1"))
+
+
+def test_a_variant_that_is_loaded_counts(tmp_path: Path) -> None:
+    half = tiny_pipeline("sdxl", dtype=torch.float16)
+    half.save_pretrained(tmp_path, variant="fp16")
+    assert weights_bytes(tmp_path, torch.float16) == 2 * held(half)
+
+
+def test_what_no_head_tells_is_not_guessed(tmp_path: Path, shared: Any) -> None:
+    shared("sd1").save_pretrained(tmp_path)
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_suffix(".bin"))
+    assert weights_bytes(tmp_path, torch.float32) is None
 
 
 def test_some_memory_is_free_here() -> None:

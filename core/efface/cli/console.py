@@ -16,7 +16,7 @@ import click
 from efface.cli.bar import Bar
 
 if TYPE_CHECKING:
-    from efface.loading import Offload
+    from efface.devices import Offload
 
 CHATTY = {
     "transformers": "TRANSFORMERS_VERBOSITY",

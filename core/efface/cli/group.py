@@ -92,7 +92,8 @@ class Commands(click.Group):
 def efface(ctx: click.Context, debug: bool) -> None:
     """Erase concepts from text-to-image diffusion models.
 
-    MODEL is the name of an installed model, a local diffusers folder, or a hub id (owner/name).
+    MODEL is the name of an installed model, a local diffusers folder, a single safetensors file, or a hub id
+    (owner/name).
     """
     ctx.obj = Console(debug)
 

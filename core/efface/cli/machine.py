@@ -7,8 +7,8 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from efface.cli.devices import devices, precisions
 from efface.cli.requirements import unmet
+from efface.devices import devices, precisions
 
 LIBRARIES = ("efface", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "pluggy")
 

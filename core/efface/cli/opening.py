@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from efface.cli.console import Console
-from efface.cli.devices import checked_device, devices
 from efface.cli.options import pairs
 from efface.cli.wording import size
+from efface.devices import placed
 from efface.errors import EffaceError
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from efface.editor import Editor
     from efface.erasure import Erasure
     from efface.registry import Registry
+    from efface.source import Source
     from efface.suite import Suite
 
 LARGE = 10**9
@@ -30,36 +30,28 @@ def open_model(console: Console, model: str, registry: Registry, *, device: str 
     """The pipeline, loaded quietly where no progress is shown; what large ones need is said before."""
     import torch
 
-    from efface.loading import load
+    from efface.loading import opened
+    from efface.source import located
 
-    where, precision = checked_device(device), getattr(torch, dtype)
-    if console.offload and where == "cpu":
-        raise EffaceError(f"--offload moves weights to a --device and back; on cpu there is nowhere to go ({_there()})")
-    _say_memory(console, model, torch.device(where), precision)
+    where, precision = placed(device, console.offload), getattr(torch, dtype)
+    source = located(model, console.config, registry)
+    _say(console, source, precision, where)
     with bars(console.shows_progress):
-        return load(
-            model, config=console.config, dtype=precision, device=where, offload=console.offload, registry=registry
-        )
+        return opened(source, precision, where, console.offload)
 
 
-def _there() -> str:
-    return f"this machine has: {', '.join(devices())}"
+def _say(console: Console, source: Source, dtype: torch.dtype, device: str) -> None:
+    """What a model of more than a gigabyte takes, and a variant of its weights that nobody asked for."""
+    from efface.memory import Need
 
-
-def _say_memory(console: Console, model: str, device: torch.device, dtype: torch.dtype) -> None:
-    """What a local model of more than a gigabyte takes; a damaged one is for `load` to refuse."""
-    from efface.memory import free_bytes, weights_bytes
-
-    try:
-        needed = weights_bytes(Path(model), dtype)
-    except (OSError, ValueError, LookupError):
-        return
-    free = free_bytes(device)
-    if free is not None and needed > free and not console.offload:
-        remedy = "--dtype bfloat16 takes half of float32" if dtype.itemsize > 2 else "--offload model takes less"
-        console.warn(f"{model} needs {size(needed)} on {device} and {size(free)} are free; {remedy}")
-    elif needed > LARGE:
-        console.note(f"{model}: {size(needed)} of weights" + (f", {size(free)} free on {device}" if free else ""))
+    if source.variant is not None:
+        console.note(f"{source.name}: the {source.variant} variant of its weights, as a part has no plain ones")
+    need = Need.of(source, dtype, device)
+    if need is not None and not need.fits and not console.offload:
+        console.warn(str(need))
+    elif need is not None and need.weights > LARGE:
+        free = f", {size(need.free)} free on {device}" if need.free else ""
+        console.note(f"{source.name}: {size(need.weights)} of weights{free}")
 
 
 def read_erasures(files: Sequence[str]) -> list[Erasure]:

@@ -13,7 +13,7 @@ from efface.errors import BadSetting
 from efface.method import SEEDS
 
 if TYPE_CHECKING:
-    from efface.loading import Offload
+    from efface.devices import Offload
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 

@@ -11,11 +11,11 @@ import click
 
 from efface.cli.cache import cache_options, gallery_of
 from efface.cli.console import Console, table
-from efface.cli.devices import checked_device
 from efface.cli.opening import bars
 from efface.cli.options import Finite, command, json_option, pass_console, quiet_option
 from efface.cli.targets import check_folder
 from efface.cli.wording import counted
+from efface.devices import checked_device
 
 if TYPE_CHECKING:
     from efface.sweep.store import Row
@@ -90,13 +90,16 @@ def _run(
     address: str | None,
     retries: int,
 ) -> None:
+    from efface.registry import Registry
     from efface.sweep.crew import Crew, check_installed
-    from efface.sweep.grid import Grid
+    from efface.sweep.grid import Grid, located
     from efface.sweep.sweeping import sweep as swept
     from efface.sweep.worker import Worker
 
-    grid = Grid.read(file)
-    checked_device(grid.opening.device)
+    store.check()
+    grid = Grid.read(file, Registry.installed())
+    with located(grid.file):
+        checked_device(grid.opening.device)
     check_installed()
     console.written.append(store.path)
     folder = None if cache is None else cache.absolute()

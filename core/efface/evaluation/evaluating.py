@@ -78,7 +78,7 @@ def evaluate(
     ):
         for erasure, scale in zip(erasures, strengths, strict=True):
             editor.attach(erasure, scale=scale)
-        stack = _stack(editor)
+        stack = stacked(editor)
         editor.disable()
         weights = weights_digest(pipe)
         studio = Studio(pipe, gallery or Gallery(), subject_of(pipe, weights), steps, strength)
@@ -113,7 +113,7 @@ def evaluate(
             "guidance": strength,
             "batch_size": batch_size,
             "pictures": {one.stage.name: one.pictures for one in work},
-            "libraries": {name: version for name, version in environment().items() if name in LIBRARIES},
+            "libraries": libraries(),
         },
         model=Subject.of(pipe, model).to_json() | {"weights_sha256": weights},
         suite=described(judge),
@@ -146,16 +146,22 @@ def _check(
 
 def _suite(given: Suite | None, reader: Model, model: str, registry: Registry) -> Suite:
     """The given suite, or the first installed one that accepts the model, ready; UnknownSuite where there is none."""
-    if given is not None and not given.accepts(reader):
-        raise UnknownSuite(f"Suite {given.name!r} does not accept {model}: {given.summary}")
+    if given is not None:
+        check_accepts(given, reader, model)
     found = given or registry.suite_for(reader)
     if found is None:
-        raise UnknownSuite(f"No suite accepts {model}, so nobody can judge its pictures; {_installed(registry)}")
+        raise UnknownSuite(f"No suite accepts {model}, so nobody can judge its pictures; {installed(registry)}")
     found.prepare()
     return found
 
 
-def _installed(registry: Registry) -> str:
+def check_accepts(suite: Suite, reader: Model, model: str) -> None:
+    """UnknownSuite for a suite that cannot judge this model."""
+    if not suite.accepts(reader):
+        raise UnknownSuite(f"Suite {suite.name!r} does not accept {model}: {suite.summary}")
+
+
+def installed(registry: Registry) -> str:
     """The suites that there are, and which of them are worth naming."""
     suites = registry.suites()
     named = [name for name, suite in suites.items() if suite.only_by_name]
@@ -174,7 +180,12 @@ def described(suite: Suite) -> dict[str, Any]:
     }
 
 
-def _stack(editor: Editor) -> list[dict[str, Any]]:
+def libraries() -> dict[str, str]:
+    """Versions of those that pictures depend on."""
+    return {name: version for name, version in environment().items() if name in LIBRARIES}
+
+
+def stacked(editor: Editor) -> list[dict[str, Any]]:
     """What is evaluated, in order, as JSON."""
     return [
         {

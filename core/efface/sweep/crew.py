@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from efface.errors import EffaceError
 from efface.sweep.grid import Cell, Measure, Opening
 from efface.sweep.sweeping import Event
 from efface.sweep.worker import Finished, Worker
+from efface.wording import counted
+from efface_hooks.errors import listed
 
 STORE = 100 * 2**20  # bytes that Ray sets aside for what workers exchange: here a few kilobytes
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -39,13 +42,38 @@ class Crew:
     address: str | None = None
     retries: int = 3
 
+    def __post_init__(self) -> None:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise EffaceError(f"A worker takes a share of one GPU or a whole number of GPUs, not {self.gpus:g}")
+
     def __call__(self, cells: Mapping[str, Cell]) -> Iterator[Event]:
         with self._cluster() as ray:
+            self._check(ray, min(self.workers, len(cells)))
             yield from _Shift(ray, self, cells).events()
 
     def worker(self, ray: Any) -> Any:
         actor = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0)(Bench)
         return actor.remote(self.opening, self.measure, self.cache)
+
+    def _check(self, ray: Any, workers: int) -> None:
+        """EffaceError where not all of the workers fit at once: Ray would let a worker wait without an end."""
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(self._room(machine) for machine in machines)
+        if room < workers:
+            each = f"{self.cpus} CPU and {self.gpus:g} GPU each" if self.gpus else f"{self.cpus} CPU each"
+            there = listed(f"{one.get('CPU', 0):g} CPU and {one.get('GPU', 0):g} GPU" for one in machines)
+            raise EffaceError(
+                f"Ray at {self.address or 'this machine'} has room for {room} of {counted(workers, 'worker')} with "
+                f"{each}; its machines have {there or 'nothing'}. Change --workers, --cpus or --gpus"
+            )
+
+    def _room(self, machine: Mapping[str, float]) -> int:
+        """How many workers fit on a machine; a share of a GPU is of one GPU."""
+        cpus, gpus = machine.get("CPU", 0), machine.get("GPU", 0)
+        by_cpu = math.floor(cpus / self.cpus)
+        if not self.gpus:
+            return by_cpu
+        return min(by_cpu, math.floor(gpus) * math.floor(1 / self.gpus) if self.gpus < 1 else int(gpus // self.gpus))
 
     @contextmanager
     def _cluster(self) -> Iterator[Any]:

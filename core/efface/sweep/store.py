@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from efface.errors import EffaceError
 from efface.header import canonical_json
+from efface_hooks.errors import listed
 
 State = Literal["pending", "running", "done", "failed"]
 
@@ -28,7 +29,9 @@ CREATE TABLE IF NOT EXISTS cells (
     seconds REAL
 )
 """
-COLUMNS = "key, place, cell, state, figures, error, attempts, seconds"
+COLUMNS = ("key", "place", "cell", "state", "figures", "error", "attempts", "seconds")
+APPLICATION = int.from_bytes(b"effc")  # in the file's header: whose it is
+OLDER = 0  # in files that were made before, as in any other program's
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,17 @@ class Store:
 
     path: Path
 
+    def check(self) -> None:
+        """EffaceError for a file that is there and has no results of a sweep; nothing is written."""
+        if self.path.exists():
+            with self._reading() as base:
+                self._check(base)
+
     def plan(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
         """These cells by their keys, in order, are the grid now; those that are done stay so, all others wait."""
         with self._writing() as base:
+            self._check(base)
+            base.execute(f"PRAGMA application_id = {APPLICATION}")
             base.execute(TABLE)
             base.execute("UPDATE cells SET place = NULL")
             base.executemany(
@@ -84,8 +95,25 @@ class Store:
         if not self.path.is_file():
             raise EffaceError(f"{self.path} is not there: no sweep has been run")
         with self._reading() as base:
-            found = base.execute(f"SELECT {COLUMNS} FROM cells WHERE place IS NOT NULL ORDER BY place").fetchall()
-        return [_row(*columns) for columns in found]
+            if not self._check(base):
+                raise EffaceError(f"{self.path} is empty: no sweep has been run")
+            columns = ", ".join(COLUMNS)
+            found = base.execute(f"SELECT {columns} FROM cells WHERE place IS NOT NULL ORDER BY place").fetchall()
+        return [_row(*values) for values in found]
+
+    def _check(self, base: sqlite3.Connection) -> bool:
+        """Whether there are results of a sweep, False where there is nothing; EffaceError for anything else."""
+        (owner,) = base.execute("PRAGMA application_id").fetchone()
+        names = [name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")]
+        if owner in (APPLICATION, OLDER) and not names:
+            return False
+        columns = {name for _, name, *_ in base.execute("PRAGMA table_info(cells)")}
+        if owner not in (APPLICATION, OLDER) or columns != set(COLUMNS):
+            raise EffaceError(
+                f"{self.path} is a database of another program ({listed(names) or 'empty'}) and no table of a sweep's "
+                "results: name another file by --results"
+            )
+        return True
 
     def _change(self, key: str, what: str, *values: object) -> None:
         with self._writing() as base:

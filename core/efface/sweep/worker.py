@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from efface.errors import EffaceError
 from efface.header import canonical_json
-from efface.method import Method
 from efface.model import Model
 from efface.registry import Registry
-from efface.settings import as_dict, build
-from efface.settings import preset as preset_of
+from efface.settings import as_dict
 from efface.suite import Suite, configured
-from efface.sweep.grid import Cell, Grid, Measure, Opening
+from efface.sweep.grid import Cell, Grid, Measure, Opening, located
 
 
 @dataclass(frozen=True)
@@ -31,30 +29,45 @@ class Finished:
 
 
 class Worker:
-    """A loaded model; pictures are kept in the folder `cache`, or in memory."""
+    """A model and a judge, loaded when they are first needed; pictures are kept in the folder `cache`, or in memory."""
 
     def __init__(self, opening: Opening, measure: Measure, cache: Path | None) -> None:
-        import torch
-
         from efface.evaluation.gallery import Gallery
-        from efface.loading import load
 
         self.opening, self.measure = opening, measure
         self.registry = Registry.installed()
         self.gallery = Gallery(cache)
-        self.pipe = load(
-            opening.model,
-            config=opening.config,
-            device=opening.device,
-            dtype=getattr(torch, opening.dtype),
+
+    @cached_property
+    def pipe(self) -> Any:
+        import torch
+
+        from efface.loading import load
+
+        return load(
+            self.opening.model,
+            config=self.opening.config,
+            device=self.opening.device,
+            dtype=getattr(torch, self.opening.dtype),
             registry=self.registry,
         )
-        self.judge = self._judge()
+
+    @cached_property
+    def judge(self) -> Suite:
+        """The suite, ready; one that is named needs no model for that."""
+        name = self.measure.suite
+        found = self.registry.suite_for(self._model) if name is None else self.registry.suite(name)
+        if found is None:
+            raise EffaceError(f"No suite accepts {self.opening.model}; name one as 'suite' in [evaluation]")
+        judge = configured(found, self.measure.suite_settings)
+        judge.prepare()
+        return judge
 
     def run(self, cell: Cell) -> Finished:
         """What comes of a cell; an error of any kind is what comes of it, so that the others go on."""
-        started = time.perf_counter()
         try:
+            _ = self.judge, self.pipe  # loading them is no part of a cell's seconds
+            started = time.perf_counter()
             figures = self._figures(cell)
         except EffaceError as error:
             return Finished(error=str(error))
@@ -65,18 +78,34 @@ class Worker:
     def keys(self, grid: Grid) -> dict[str, Cell]:
         """Every cell under a digest of all that its figures depend on; EffaceError for one that cannot be run."""
         from efface.evaluation.studio import subject_of
-        from efface.evaluation.targets import known
         from efface.report.imprint import weights_digest
 
+        self._check(grid)
         subject = subject_of(self.pipe, weights_digest(self.pipe))
-        for cell in grid.cells:
-            known(self.judge, cell.concept)
         return {self._key(cell, subject): cell for cell in grid.cells}
+
+    def _check(self, grid: Grid) -> None:
+        """EffaceError for a concept that the judge cannot tell, or for what does not go with the model."""
+        from efface.evaluation.evaluating import check_accepts
+        from efface.evaluation.targets import known
+        from efface.generating import check_steps
+
+        if self.measure.suite is None:
+            self._load(grid)
+        with located(grid.file, "[evaluation]"):
+            judge = self.judge
+        for cell in grid.cells:
+            with located(grid.file, cell.where):
+                known(judge, cell.concept)
+        self._load(grid)
+        with located(grid.file, "[evaluation]"):
+            check_accepts(judge, self._model, self.opening.model)
+            check_steps(self.pipe, self.measure.steps)
 
     def _key(self, cell: Cell, subject: str) -> str:
         from efface.evaluation.code import source_digest
 
-        method = self._method(cell)
+        method = cell.built(self.registry)
         about = {
             "method": [*self.registry.origin(type(method)), method.name, source_digest(type(method))],
             "settings": as_dict(method),
@@ -89,19 +118,13 @@ class Worker:
         }
         return hashlib.sha256(canonical_json(about).encode()).hexdigest()
 
-    def _method(self, cell: Cell) -> Method:
-        cls = self.registry.method(cell.method)
-        values: Mapping[str, object] = preset_of(cls, cell.preset) if cell.preset else {}
-        return build(cls, {**values, **cell.settings})
+    def _load(self, grid: Grid) -> None:
+        with located(grid.file):
+            _ = self.pipe
 
-    def _judge(self) -> Suite:
-        reader, name = Model(self.pipe, self.registry), self.measure.suite
-        found = self.registry.suite_for(reader) if name is None else self.registry.suite(name)
-        if found is None:
-            raise EffaceError(f"No suite accepts {self.opening.model}; name one as 'suite' in [evaluation]")
-        judge = configured(found, self.measure.suite_settings)
-        judge.prepare()
-        return judge
+    @property
+    def _model(self) -> Model:
+        return Model(self.pipe, self.registry)
 
     def _figures(self, cell: Cell) -> dict[str, Any]:
         from efface.erasing import erase
@@ -110,7 +133,7 @@ class Worker:
         erasure = erase(
             self.pipe,
             cell.request.concepts,
-            method=self._method(cell),
+            method=cell.built(self.registry),
             keep=cell.request.keep,
             templates=cell.request.templates,
             seed=cell.seed,

@@ -16,10 +16,10 @@ from click.testing import Result
 
 from efface import hookspecs
 from efface.cli.checkup import Checkup
-from efface.cli.devices import precisions
 from efface.cli.diagnosis import Diagnosis
 from efface.cli.machine import LIBRARIES, Machine
 from efface.cli.probing import _deprecated
+from efface.devices import precisions
 from efface.registry import PluginInfo
 
 Run = Callable[..., Result]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from efface import Registry
 from efface.sweep.grid import Cell, Grid
 from efface.sweep.sweeping import Event
 from efface.sweep.worker import Worker
@@ -140,7 +141,7 @@ def keys(grid: Path) -> Callable[[str], dict[tuple[str, str], str]]:
 
     def keys(text: str) -> dict[tuple[str, str], str]:
         grid.write_text(text.replace(', "no"', ""))
-        found = Grid.read(grid)
+        found = Grid.read(grid, Registry.installed())
         cells = Worker(found.opening, found.measure, None).keys(found)
         return {(cell.method, cell.concept): key for key, cell in cells.items()}
 
@@ -191,11 +192,12 @@ def test_figures_are_those_of_evaluate(run: Run, here: Any, grid: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"dim"', '"dam"', "No method 'dam'"),
-        ('"dim"', '"dim"\nsettings.streng = 1', "dim: No setting 'streng'"),
-        ('"dim"', '"dim"\npreset = "weak"', "dim: No preset 'weak'"),
-        ('"cat"', '"bird"', "No concept 'bird'; judge can tell: cat, dog."),
-        ("seeds = 2", 'seeds = 2\nsuite = "jury"', "No suite 'jury'"),
+        ('"dim"', '"dam"', "[[methods]] 2: No method 'dam'"),
+        ('"dim"', '"dim"\nsettings.streng = 1', "[[methods]] 2: dim: No setting 'streng'"),
+        ('"dim"', '"dim"\npreset = "weak"', "[[methods]] 2: dim: No preset 'weak'"),
+        ('"cat"', '"bird"', "[[concepts]] 1: No concept 'bird'; judge can tell: cat, dog."),
+        ("seeds = 2", 'seeds = 2\nsuite = "jury"', "[evaluation]: No suite 'jury'"),
+        ("steps = 1", "steps = 1001", "[evaluation]: This model has 1000 timesteps"),
         ('"tiny"', '"tiny"\ndevice = "tpu"', "No device 'tpu'"),
         ('"tiny"', '"large"', "No model 'large'"),
     ],
@@ -204,7 +206,41 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     refused: Refused, grid: Path, old: str, new: str, message: str
 ) -> None:
     grid.write_text(GRID.replace(old, new, 1))
-    assert refused("sweep", "grid.toml").startswith(message)
+    assert refused("sweep", "grid.toml").startswith(f"grid.toml: {message}")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"dim"', '"dam"', "grid.toml: [[methods]] 2: No method 'dam'"),
+        ("seeds = 2", 'seeds = 2\nsuite = "judge"', "grid.toml: [[concepts]] 1: No concept 'bird'"),
+        ("", "", "found.sqlite: file is not a database"),
+    ],
+)
+def test_what_needs_no_model_is_told_before_one_is_loaded(
+    refused: Refused, grid: Path, place: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("efface.loading.load", fail)
+    grid.write_text(GRID.replace(old, new, 1).replace('"cat"', '"bird"'))
+    results = place / "found.sqlite"
+    if "sqlite" in message:
+        results.write_text("something else, and long enough to be read as a header of a database")
+    assert refused("sweep", "grid.toml", "--results", results.name).startswith(message)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_suite_that_does_not_accept_the_model_is_refused(
+    refused: Refused, grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(Registry.installed().suite("judge")), "accepts", lambda suite, model: False)
+    grid.write_text(GRID.replace("seeds = 2", 'seeds = 2\nsuite = "judge"'))
+    assert refused("sweep", "grid.toml") == (
+        "grid.toml: [evaluation]: Suite 'judge' does not accept tiny: cats and dogs"
+    )
 
 
 def test_without_results_there_is_nothing_to_show(refused: Refused) -> None:

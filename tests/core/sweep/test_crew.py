@@ -31,10 +31,15 @@ class Ray:
         RayError = RayError
         RayActorError = RayActorError
 
-    def __init__(self, fatal: Mapping[str, int]) -> None:
+    def __init__(self, fatal: Mapping[str, int], *machines: Mapping[str, float]) -> None:
         self.fatal = dict(fatal)
+        self.machines = machines or ({"CPU": 16.0},)
         self.workers = 0
         self.most_at_once = 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        gone = {"Alive": False, "Resources": {"CPU": 99.0, "GPU": 99.0}}
+        return [gone, *({"Alive": True, "Resources": machine} for machine in self.machines)]
 
     @property
     def run(self) -> Ray:
@@ -111,3 +116,41 @@ def test_a_model_that_a_worker_cannot_load_is_the_error_of_its_cells(monkeypatch
     monkeypatch.setattr("efface.sweep.crew.Worker", fail)
     bench = Bench(Opening("tiny"), Measure(), Path("unused"))
     assert bench.run(None) == Finished(error="No model here")  # type: ignore[arg-type]
+
+
+ONE = {"CPU": 4.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("machines", "options", "message"),
+    [
+        ([{"CPU": 4.0}], {"gpus": 5}, "has room for 0 of 1 worker with 1 CPU and 5 GPU each; .* 4 CPU and 0 GPU"),
+        ([ONE] * 5, {"gpus": 5}, "room for 0 of 1 worker .*; its machines have 4 CPU and 1 GPU, 4 CPU and 1 GPU"),
+        ([ONE], {"gpus": 1, "workers": 2}, "room for 1 of 2 workers with 1 CPU and 1 GPU each"),
+        ([ONE], {"gpus": 0.4, "workers": 3}, "room for 2 of 3 workers with 1 CPU and 0.4 GPU each"),
+        ([ONE], {"cpus": 8}, "Ray at this machine has room for 0 of 1 worker with 8 CPU each"),
+        ([ONE, ONE], {"cpus": 3, "workers": 3, "address": "ray://head:1"}, "Ray at ray://head:1 has room for 2 of 3"),
+    ],
+)
+def test_workers_that_would_wait_for_ever_are_refused(
+    monkeypatch: pytest.MonkeyPatch, machines: list[Any], options: dict[str, Any], message: str
+) -> None:
+    ray = Ray({}, *machines)
+    with pytest.raises(EffaceError, match=message):
+        events(monkeypatch, ray, "a", "b", "c", **options)
+    assert ray.workers == 0
+
+
+@pytest.mark.parametrize(
+    ("machines", "options"),
+    [([ONE], {"gpus": 0.5, "workers": 2}), ([ONE, ONE], {"gpus": 1, "workers": 2}), ([ONE], {"gpus": 1, "workers": 9})],
+)
+def test_workers_that_fit_begin(monkeypatch: pytest.MonkeyPatch, machines: list[Any], options: dict[str, Any]) -> None:
+    """As many as there are cells, at the most."""
+    cells = "ab" if options["workers"] == 2 else "a"
+    assert set(finished(events(monkeypatch, Ray({}, *machines), *cells, **options))) == set(cells)
+
+
+def test_gpus_are_shares_of_one_or_whole() -> None:
+    with pytest.raises(EffaceError, match=r"a share of one GPU or a whole number of GPUs, not 1\.5"):
+        Crew(Opening("tiny"), Measure(), None, gpus=1.5)

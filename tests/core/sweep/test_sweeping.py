@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from efface import Concept, EffaceError, Request
+from efface.sweep import store as store_module
 from efface.sweep.grid import Cell
 from efface.sweep.store import Store
 from efface.sweep.sweeping import Event, sweep
@@ -104,5 +106,54 @@ def test_a_file_that_is_no_table_of_results_is_named(store: Store) -> None:
     with pytest.raises(EffaceError, match=r"grid\.sqlite is not there: no sweep has been run"):
         store.rows()
     store.path.write_text("something else, and long enough to be read as a header of a database")
-    with pytest.raises(EffaceError, match=r"grid\.sqlite: file is not a database"):
-        store.plan({})
+    for step in (store.check, lambda: store.plan({})):
+        with pytest.raises(EffaceError, match=r"grid\.sqlite: file is not a database"):
+            step()
+
+
+def dump(store: Store, *statements: str) -> None:
+    """A database as another program would make it."""
+    with closing(sqlite3.connect(store.path)) as base, base:
+        for statement in statements:
+            base.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE photos (id INTEGER)"],
+        ["CREATE TABLE cells (key TEXT, content TEXT)"],
+        ["PRAGMA application_id = 42"],
+        [store_module.TABLE, "PRAGMA application_id = 42"],
+    ],
+)
+def test_another_programs_database_is_refused_and_stays_as_it_is(store: Store, statements: list[str]) -> None:
+    dump(store, *statements)
+    before = store.path.read_bytes()
+    for step in (store.check, store.rows, lambda: store.plan({"a": {}})):
+        with pytest.raises(EffaceError, match=r"grid\.sqlite is a database of another program .* --results"):
+            step()
+    assert store.path.read_bytes() == before
+
+
+def test_results_from_before_there_was_a_mark_open_and_get_it(store: Store) -> None:
+    sweep(CELLS, store, Crew())
+    rows = store.rows()
+    dump(store, "PRAGMA application_id = 0")
+    store.check()
+    assert store.rows() == rows
+    again = Crew()
+    assert sweep(CELLS, store, again) == rows
+    assert again.asked == []
+    with closing(sqlite3.connect(store.path)) as base:
+        assert base.execute("PRAGMA application_id").fetchone() == (store_module.APPLICATION,)
+
+
+def test_an_empty_file_is_filled_but_has_nothing_to_show(store: Store) -> None:
+    store.check()
+    assert not store.path.exists()
+    store.path.touch()
+    store.check()
+    with pytest.raises(EffaceError, match=r"grid\.sqlite is empty: no sweep has been run"):
+        store.rows()
+    assert len(sweep(CELLS, store, Crew())) == 3

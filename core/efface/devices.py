@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from efface.errors import EffaceError, unknown
 
 PRECISIONS = ("float32", "float16", "bfloat16")
+
+Offload = Literal["model", "sequential"]
 
 
 def devices() -> list[str]:
@@ -39,4 +43,23 @@ def checked_device(name: str) -> str:
     known = devices()
     if name not in known and not any(device.startswith(f"{name}:") for device in known):
         raise EffaceError(unknown("device", name, known, "this machine has"))
+    return name
+
+
+def placed(device: object | None, offload: str | None) -> str:
+    """The name of the device to compute on: the CPU unless given, with `offload` the accelerator unless given.
+
+    EffaceError for a device that this machine does not have, and for an offload that there is none of.
+    """
+    if offload is None:
+        return checked_device("cpu" if device is None else str(device))
+    if offload not in get_args(Offload):
+        raise EffaceError(unknown("offload", str(offload), get_args(Offload), "there are"))
+    known = devices()
+    name = checked_device(str(device)) if device is not None else [*known[1:], "cpu"][0]
+    if name == "cpu":
+        raise EffaceError(
+            "Offloading (offload=..., --offload) moves weights to a device (device=..., --device) and back; "
+            f"on cpu there is nowhere to go (this machine has: {', '.join(known)})"
+        )
     return name
