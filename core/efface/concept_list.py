@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ COLUMNS = {"concept": "text", "anchor": "anchor", "synonyms": "synonyms", "kind"
 def read_concepts(file: str | os.PathLike[str]) -> tuple[Concept, ...]:
     """The concepts of a CSV file with the columns concept, anchor, synonyms (with ; between them) and kind.
 
-    All but the first may be left out, and cells may be empty: they mean what a `Concept`'s defaults mean. BadConcept
-    names the line.
+    All but the first may be left out, and cells may be empty: they mean what a `Concept`'s defaults mean. Rows without
+    any text are passed over. BadConcept names the line.
     """
     path = Path(file)
     try:
@@ -33,13 +33,11 @@ def read_concepts(file: str | os.PathLike[str]) -> tuple[Concept, ...]:
 
 def _rows(path: Path, reader: csv.DictReader[str]) -> Iterator[Concept]:
     """Concepts in the order of the file; one that is there already, or that another one has, is refused by its line."""
-    for name in reader.fieldnames or ():
-        if name not in COLUMNS:
-            raise BadConcept(f"{path}: {unknown('column', name, COLUMNS, 'there are')}")
-    if "concept" not in (reader.fieldnames or ()):
-        raise BadConcept(f"{path}: the first line must name a column 'concept'; there may be {', '.join(COLUMNS)}")
+    _check_columns(path, reader.fieldnames or ())
     seen: dict[str, int] = {}
     for row in reader:
+        if not any(map(_filled, row.values())):
+            continue
         try:
             concept = _concept(row)
             Request((concept,))
@@ -50,6 +48,23 @@ def _rows(path: Path, reader: csv.DictReader[str]) -> Iterator[Concept]:
             if first != reader.line_num:
                 raise BadConcept(f"{path}, line {reader.line_num}: {phrase!r} is erased by line {first} already")
         yield concept
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if ";" in name or "\t" in name:
+            raise BadConcept(f"{path}: commas separate columns, not semicolons or tabs: {name!r} would be one column")
+        if name not in COLUMNS:
+            raise BadConcept(f"{path}: {unknown('column', name, COLUMNS, 'there are')}")
+        if names.count(name) > 1:
+            raise BadConcept(f"{path}: its first line names the column {name!r} twice")
+    if "concept" not in names:
+        raise BadConcept(f"{path}: the first line must name a column 'concept'; there may be {', '.join(COLUMNS)}")
+
+
+def _filled(cells: Any) -> bool:
+    """Whether there is a text in a cell, or in one of the cells that have no column."""
+    return any(map(_filled, cells)) if isinstance(cells, list) else bool((cells or "").strip())
 
 
 def _concept(row: dict[str, Any]) -> Concept:

@@ -11,6 +11,7 @@ from efface.concept import Concept, Kind, Request
 from efface.erasure import Erasure
 from efface.errors import BadConcept, BadSetting, EffaceError, PluginError
 from efface.fingerprint import fingerprint
+from efface.header import shown
 from efface.method import Fit, Fitted, Method, Progress, Run, check_method, silent, splits
 from efface.model import Model
 from efface.processes import ALONE, Processes
@@ -55,7 +56,7 @@ def erase(
     model = Model(pipe, registry)
     request, chosen_by_us = _anchored(_request(concept, anchor, synonyms, kind, keep, templates), model)
     for each in request.concepts:
-        model.check_phrases([*each.phrases, each.anchor or ""], request.templates)
+        _check_phrases(model, each, request.templates)
     with untouched(pipe):
         fit = chosen.fit(model, request, run)
         if not isinstance(fit, Fit):
@@ -98,6 +99,15 @@ def _request(
         raise BadConcept("anchor and kind are for concepts given as text; a Concept has its own")
     concepts = [Concept(one, anchor, tuple(synonyms), kind) if isinstance(one, str) else one for one in given]
     return Request(tuple(concepts), tuple(keep), tuple(templates))
+
+
+def _check_phrases(model: Model, concept: Concept, templates: Sequence[str]) -> None:
+    """BadConcept for words that the model does not have or cannot hold; of those beside it the concept is named."""
+    model.check_phrases([concept.text], templates)
+    try:
+        model.check_phrases([*concept.synonyms, concept.anchor or ""], templates)
+    except BadConcept as error:
+        raise BadConcept(f"Concept {shown(concept.text)}: {error}") from error
 
 
 def _anchored(request: Request, model: Model) -> tuple[Request, tuple[str, ...]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from efface.errors import BadConcept, EffaceError
+from efface.header import shown
 from efface.registry import Registry
 from efface.weights import weight_of
 from efface_hooks import Call, HookPoint, Patch, Wiring, points
@@ -119,7 +120,7 @@ class Model:
         """BadConcept, as `encode_phrases` raises it; only the tokenizer runs."""
         for phrase in phrases:
             if phrase.strip() and self._length(phrase) == 0:
-                raise BadConcept(f"{phrase!r} tokenizes to nothing: the model has no words for it")
+                raise BadConcept(f"{shown(phrase)} tokenizes to nothing: the model has no words for it")
         pairs = [(phrase, template) for phrase in phrases for template in templates]
         prompts = [template.replace("{}", phrase) for phrase, template in pairs]
         ids = self._ids(prompts)
@@ -129,7 +130,7 @@ class Model:
                 why = (
                     f"is longer than the {length} tokens" if end == length - 1 else "has characters that are no tokens"
                 )
-                raise BadConcept(f"{prompt!r} {why} of this model")
+                raise BadConcept(f"{shown(prompt)} {why} of this model")
 
     def noise(self, seeds: Sequence[int], height: int | None = None, width: int | None = None) -> Tensor:
         """Start noise (n, C, h, w), unit variance, one CPU generator per seed; pixels in, latents out."""

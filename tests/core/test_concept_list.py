@@ -30,6 +30,11 @@ def test_columns_may_be_in_any_order_or_missing(tmp_path: Path) -> None:
     assert read_concepts(table(tmp_path, "concept\ncat\n")) == (Concept("cat"),)
 
 
+def test_rows_without_a_text_are_passed_over(tmp_path: Path) -> None:
+    text = "concept,anchor\ncat,dog\n,\n , ,,\n\nfish,\n"
+    assert read_concepts(table(tmp_path, text)) == (Concept("cat", "dog"), Concept("fish"))
+
+
 def test_a_spreadsheets_mark_at_the_start_is_no_part_of_a_name(tmp_path: Path) -> None:
     assert read_concepts(table(tmp_path, "\ufeffconcept\ncat\n")) == (Concept("cat"),)
 
@@ -46,6 +51,11 @@ def test_a_spreadsheets_mark_at_the_start_is_no_part_of_a_name(tmp_path: Path) -
         ("concept,kind\ncat,animal\n", "line 2: Concept 'cat' has no kind 'animal'; kinds: object"),
         ("concept\ncat\ndog\nCat\n", "line 4: 'Cat' is erased by line 2 already"),
         ("concept,synonyms\ncat,kitten\nkitten,\n", "line 3: 'kitten' is erased by line 2 already"),
+        ("concept,anchor,anchor\ncat,dog,fish\n", r"\.csv: its first line names the column 'anchor' twice"),
+        ("concept;anchor\ncat;dog\n", r"commas separate columns, not semicolons or tabs: 'concept;anchor'"),
+        ("concept\tanchor\ncat\tdog\n", "commas separate columns, not semicolons or tabs"),
+        ("concept,anchor\ncat,dog\n,,fish\n", "line 3: there are more cells than columns"),
+        ("concept,anchor\n,\n", "has no concepts"),
         ("concept\ncat,dog\n", "line 2: there are more cells than columns"),
     ],
 )

@@ -37,4 +37,9 @@ def card(console: Console, file: str, base_model: str | None, figures: str | Non
         found = strict_json(Path(figures).read_bytes(), figures) if figures else None
         text = page(file, base=base_model, figures=found)
         write(target, text.encode())
+    if base_model is None:
+        console.warn(
+            f"{target} names no base model, so that a hub lists it under none and its code needs the model filled in; "
+            "--base-model OWNER/NAME gives it"
+        )
     console.answer({"file": str(target)}, [str(target)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -46,7 +46,7 @@ SHOWN = 10
 @click.option("--concepts", "table", metavar="FILE", help="A CSV file: concept, anchor, synonyms (a; b), kind.")
 @click.option("--anchor", help="What it becomes.  [the model's neutral prompt]")
 @click.option("--synonym", "synonyms", multiple=True, help="Other words for the concept, erased with it.")
-@click.option("--kind", type=click.Choice(get_args(Kind)), default="object", show_default=True, help="What it is.")
+@click.option("--kind", type=click.Choice(get_args(Kind)), help="What it is.  [object]")
 @click.option("--keep", multiple=True, help="A prompt whose meaning stays; may be given several times.")
 @click.option("--template", "templates", multiple=True, help="A prompt with {} where concepts go.  [{}]")
 @click.option("--method", required=True, help="How to erase; see: efface methods.")
@@ -68,7 +68,7 @@ def erase(
     table: str | None,
     anchor: str | None,
     synonyms: tuple[str, ...],
-    kind: Kind,
+    kind: Kind | None,
     keep: tuple[str, ...],
     templates: tuple[str, ...],
     method: str,
@@ -128,15 +128,25 @@ def erase(
 
 
 def _concepts(
-    texts: Sequence[str], table: str | None, anchor: str | None, synonyms: Sequence[str], kind: Kind
+    texts: Sequence[str], table: str | None, anchor: str | None, synonyms: Sequence[str], kind: Kind | None
 ) -> tuple[Concept, ...]:
     """What is to be erased, checked before a model is loaded for it."""
     if not texts and table is None:
         raise click.UsageError("Give --concept TEXT, or --concepts FILE for a table of them")
+    if not texts:
+        _check_for_table({"--anchor": anchor, "--synonym": synonyms, "--kind": kind})
     if synonyms and len(texts) != 1:
         raise BadConcept(f"--synonym belongs to one --concept, and here are {len(texts)}; erase them one by one")
-    each = tuple(Concept(text, anchor, tuple(synonyms), kind) for text in texts)
+    each = tuple(Concept(text, anchor, tuple(synonyms), kind or "object") for text in texts)
     return each + (read_concepts(table) if table is not None else ())
+
+
+def _check_for_table(options: Mapping[str, object]) -> None:
+    """What only goes with --concept has a column in a table."""
+    for name, given in options.items():
+        if given is not None and given != ():
+            column = "synonyms" if name == "--synonym" else name.removeprefix("--")
+            raise click.UsageError(f"{name} goes with --concept TEXT; the table of --concepts has a column {column!r}")
 
 
 def _checkpoints(console: Console, name: str | None) -> Path | None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from efface.concept import same
 from efface.method import composes, covers, stacks
+from efface.planning.around import pooled_goes_around, unedited_encoders
 from efface.planning.plan import Finding
 from efface.wording import counted
 from efface_hooks import HookPoint
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from efface.planning.planned import Candidate
 
 IMAGE_PROMPTS = "image prompts"
-READS_TEXT = ("text", "cross_attn.k", "cross_attn.v")
 LAST = 10**9
 
 
@@ -104,22 +104,14 @@ def _bypasses(pipe: Any, one: Candidate, allow: frozenset[str]) -> Iterator[Find
     if encoders and PROMPT_EMBEDS in allow:
         text = f"precomputed embeddings go around {one.label}, which edits a text encoder, and they are allowed"
         yield Finding("warning", "bypass", labels, text)
-    kinds = {point.kind for point in one.points.values()}
-    unedited = [
-        name for name in TEXT_ENCODERS if isinstance(getattr(pipe, name, None), nn.Module) and name not in encoders
-    ]
-    if encoders and unedited and "text" not in kinds:
-        yield Finding(
-            "warning", "bypass", labels, f"{one.label} does not edit {', '.join(unedited)}, which reads prompts as well"
-        )
-    elif TEXT_ENCODERS[1] in unedited and _only_text(one) and _reads_pooled(pipe):
+    there = [name for name in TEXT_ENCODERS if isinstance(getattr(pipe, name, None), nn.Module)]
+    unedited = unedited_encoders(one.points, there)
+    if unedited:
+        text = f"{one.label} does not edit {', '.join(unedited)}, which reads prompts as well"
+        yield Finding("warning", "bypass", labels, text)
+    if pooled_goes_around(one.points, there) and _reads_pooled(pipe):
         text = f"the pooled embedding of {TEXT_ENCODERS[1]} reaches the U-Net around {one.label}"
         yield Finding("warning", "bypass", labels, text)
-
-
-def _only_text(one: Candidate) -> bool:
-    points = one.points.values()
-    return all(point.kind in READS_TEXT or point.component in TEXT_ENCODERS for point in points)
 
 
 def _reads_pooled(pipe: Any) -> bool:

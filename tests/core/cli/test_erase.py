@@ -207,5 +207,28 @@ def test_a_bad_table_is_refused_by_its_line(refused: Refused, place: Path) -> No
     assert "many.csv, line 2: " in refused("erase", "tiny", "--concepts", "many.csv", "--method", "dim")
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "column"),
+    [("--anchor", "dog", "anchor"), ("--anchor", "", "anchor"), ("--synonym", "kitten", "synonyms")]
+    + [("--kind", kind, "kind") for kind in ("style", "object")],
+)
+def test_what_goes_with_a_concept_is_refused_with_a_table_alone(
+    option: str, given: str, column: str, refused: Refused, place: Path
+) -> None:
+    (place / "many.csv").write_text("concept\ncat\n")
+    told = refused("erase", "tiny", "--concepts", "many.csv", option, given, "--method", "dim")
+    assert told.startswith(f"{option} goes with --concept TEXT; the table of --concepts has a column '{column}'")
+
+
+def test_words_of_a_table_that_a_model_cannot_hold_are_named_in_short(refused: Refused, place: Path) -> None:
+    long = "cat " * 300
+    for row in (f"{long},dog,", f"cat,{long},", f"cat,dog,{long}"):
+        (place / "many.csv").write_text(f"concept,anchor,synonyms\nfish,,\n{row}\n")
+        told = refused("erase", "tiny", "--concepts", "many.csv", "--method", "dim")
+        assert told.startswith("'cat cat" if row.startswith(long) else "Concept 'cat': 'cat cat")
+        assert told.endswith("cat ...' is longer than the 16 tokens of this model")
+        assert len(told) < 160
+
+
 def test_something_has_to_be_erased(run: Run) -> None:
     assert "--concepts FILE for a table of them" in run("erase", "tiny", "--method", "dim").stderr
