@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from efface.solver import Columns, Metric, Problem, duals, solve
+from efface.wording import counted
 from efface_erasepro.gate import Gate
 from efface_erasepro.mass import NONE
 from efface_hooks import LowRank
@@ -32,7 +33,7 @@ T = TypeVar("T")
 D, TOKENS, KEPT, LAMB = 768, 77, 100, 0.5
 WIDTHS = {320: 10, 640: 10, 1280: 12}  # how many of the 32 weights have how many rows
 SCALE = 28.0  # about the norm of a token of SD 1.4's text
-AIMS = {100: "50"}
+AIMS = {100: "at least 50"}
 COLUMNS = 3  # of one concept when gated: its word, the end of the text, the padding
 
 
@@ -89,9 +90,9 @@ def compare(count: int, rounds: int) -> str:
         loops.append(loop)
     each = (statistics.median(values) for values in (ratios, loops, ours, solving))
     ratio, loop, whole, spent = each
-    figure(f"UCE for {count} concepts: the literal loop, to ours", f"{ratio:.0f}", AIMS.get(count, ""))
+    figure(f"UCE for {counted(count, 'concept')}: the literal loop, to ours", f"{ratio:.0f}", AIMS.get(count, ""))
     if count >= 1000:
-        figure(f"UCE for {count} concepts: seconds to solve and apply", f"{whole:.2f}", "1")
+        figure(f"UCE for {counted(count, 'concept')}: seconds to solve and apply", f"{whole:.2f}", "at most 1")
     return f"{count:8} {ratio:8.0f} x {loop:12.2f} s {whole:12.3f} s {spent:12.3f} s {gap:14.1e}"
 
 
@@ -135,9 +136,9 @@ def gated(count: int, active: int, rounds: int) -> str:
     once = [timed(lambda: found.moves(prompts))[1] for _ in range(rounds + 1)][1:]  # type: ignore[arg-type]
     moves = found.moves(prompts)  # type: ignore[arg-type]
     figure(
-        f"gated ErasePro for {count} concepts, {active} of them in a prompt: milliseconds once a prompt",
+        f"gated ErasePro for {counted(count, 'concept')}, {active} of them in a prompt: milliseconds once a prompt",
         f"{1e3 * statistics.median(once):.1f}",
-        "10",
+        "at most 10",
     )
     calls = [0.0] if moves is None else [timed(lambda: moves(prompts.text))[1] for _ in range(rounds)]
     return (

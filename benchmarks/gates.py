@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from efface.testing import full_unet
+from efface.wording import counted
 from efface_gloce.gated import GatedLayer, Terms
 from efface_gloce.layer import Layer
 from efface_hooks import Patch, Wiring, points
@@ -28,7 +29,7 @@ from efface_hooks import Patch, Wiring, points
 ROWS, TOKENS, CHANNELS = 2, 64 * 64, 320
 RANK = 2
 LITERAL = "literal (B, N, T, D)"
-AIMS = {50: "1.04", 1000: "1.25"}
+AIMS = {50: "at most 1.04", 1000: "at most 1.25"}
 EVERYTHING = Terms(eta=1.0, first=1000, last=0)
 CALL: Any = SimpleNamespace(timestep=torch.zeros(ROWS))
 
@@ -82,10 +83,9 @@ def report(count: int, ways: dict[str, Callable[[], Tensor]], rounds: int) -> No
         least = min(times[name])
         print(f"N = {count:4}  {name:22} {least:8.3f} s  x {least / own:6.2f}  {memory / 2**20:8.1f} MiB")
         if name == LITERAL:
-            figure(
-                f"GLoCE, {count} concepts in a layer: the literal formula's time, to ours", f"{least / own:.0f}", "20"
-            )
-            figure(f"GLoCE, {count} concepts in a layer: our memory, to its", f"{held['ours'] / memory:.1%}", "5 %")
+            what = f"GLoCE, {counted(count, 'concept')} in a layer"
+            figure(f"{what}: the literal formula's time, to ours", f"{least / own:.0f}", "at least 20")
+            figure(f"{what}: our memory, to its", f"{held['ours'] / memory:.1%}", "at most 5%")
 
 
 def random_layer(count: int, channels: int, x: Tensor, share: float, generator: torch.Generator) -> Layer:
@@ -198,7 +198,9 @@ def whole_unet(counts: Sequence[int], size: int, share: float, rounds: int) -> N
             wiring.clear()
         ratio = min(edited) / min(plain)
         print(f"N = {count:4}  plain {min(plain):.2f} s, with gates {min(edited):.2f} s, ratio {ratio:.3f}", flush=True)
-        figure(f"GLoCE, {count} concepts: a U-Net call, to the plain one", f"{ratio:.3f}", AIMS.get(count, ""))
+        figure(
+            f"GLoCE, {counted(count, 'concept')}: a U-Net call, to the plain one", f"{ratio:.3f}", AIMS.get(count, "")
+        )
 
 
 def gated_patch(holder: Holder, count: int, share: float, call: Callable[[], object]) -> Patch:

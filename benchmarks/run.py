@@ -1,6 +1,7 @@
 """Every benchmark one after another, and one table of what they found: printed, and written to `docs/benchmarks.md`.
 
-Each ratio comes from one run, in which what is compared took turns. Benchmarks have processes of their own.
+With `--only` the page's lines of other benchmarks stay, with what it says of the machine that they were run on. Each
+ratio comes from one run, in which what is compared took turns. Benchmarks have processes of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from common import FIGURE
+from page import Page, Row
 
 from efface.writing import write
 
@@ -30,16 +32,7 @@ ALL = (
     "gates --unet 50 1000",
     "dumo --rounds 5",
 )
-INTRODUCTION = """# Benchmarks
-
-*After this page you know what edits cost, and how to measure it on your machine.*
-
-`make bench` makes this page, all of it on one machine. What a ratio compares took turns in one run; seconds and
-milliseconds are named as such. U-Nets have the widths and depths of Stable Diffusion 1.5 and random weights, but for
-stacks of erasures, which are measured at a fifth of its width. Times of U-Net calls and of GLoCE's layer are the
-processor's, those of closed forms the clock's. The scripts in `benchmarks/` say in their first lines what they compare
-with what.
-"""
+REST = 0.5  # of a core at work in the last minute
 
 
 def main() -> None:
@@ -50,15 +43,26 @@ def main() -> None:
     arguments.add_argument("-o", "--output", type=Path, default=PAGE)
     options = arguments.parse_args()
     failed: list[str] = []
+    before, how = page_before(options.output, options.only), machine()
     rows = [row for benchmark in options.only for row in figures(benchmark, failed)]
-    page = "\n".join([INTRODUCTION, *machine(), "", *table(rows), ""])
+    page = str(before.updated(rows, options.only, how))
     print(page)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}; {options.output} is as it was")
     write(options.output, page.encode())
 
 
-def figures(benchmark: str, failed: list[str]) -> Iterator[Sequence[str]]:
+def page_before(output: Path, only: Sequence[str]) -> Page:
+    """What stays of the page when these benchmarks are run: nothing when it is all of them."""
+    if not output.is_file() or set(ALL) <= set(only):
+        return Page()
+    try:
+        return Page.read(output.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SystemExit(f"{output}: {error}; name another file by -o") from error
+
+
+def figures(benchmark: str, failed: list[str]) -> Iterator[Row]:
     """What a benchmark says that it found, everything it prints passing through."""
     name, *flags = benchmark.split()
     command = [sys.executable, str(HERE / f"{name}.py"), *flags]
@@ -66,17 +70,24 @@ def figures(benchmark: str, failed: list[str]) -> Iterator[Sequence[str]]:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             if line.startswith(FIGURE):
-                yield (*(cell.strip() for cell in line.removeprefix(FIGURE).split(" | ")), benchmark)
+                what, value, aim = (cell.strip() for cell in line.removeprefix(FIGURE).split(" | "))
+                yield Row(what, value, aim, benchmark)
     if process.returncode:
         failed.append(benchmark)
 
 
-def machine() -> Iterator[str]:
+def machine() -> str:
+    """What a run is made on and beside, as it begins."""
     import torch
 
     threads = os.environ.get("OMP_NUM_THREADS", "as many as torch takes")
-    yield f"{processor()}, {os.cpu_count()} cores, threads: {threads}; {platform.system()}, Python"
-    yield f"{platform.python_version()}, torch {torch.__version__}; {datetime.now(UTC):%Y-%m-%d}."
+    there = f"{processor()}, {os.cpu_count()} cores, threads: {threads}"
+    software = f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{there}; {software}; {datetime.now(UTC):%Y-%m-%d}, {busy(os.getloadavg()[0])}"
+
+
+def busy(load: float) -> str:
+    return "the machine at rest" if load < REST else f"beside other work (load {load:.1f})"
 
 
 def processor() -> str:
@@ -87,13 +98,6 @@ def processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return (names or [platform.processor() or platform.machine()])[0]
-
-
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| what | value | aim | benchmark |"
-    yield "|---|---|---|---|"
-    for what, value, aim, benchmark in rows:
-        yield f"| {what} | {value} | {aim} | `{benchmark}` |"
 
 
 if __name__ == "__main__":

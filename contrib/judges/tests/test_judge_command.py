@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,22 @@ def test_a_network_of_ones_own_gives_fid_and_kid(before: Path, after: Path, netw
     assert set(found["figures"]) == {"fid_network", "kid_network", "kid_network_deviation"}
     # the same share of white in all pictures
     assert found["figures"]["fid_network"] == pytest.approx(0, abs=1e-6)
-    assert found["facts"] == {"network": "means.pt", "network_sha256": file_digest(network), "seed": 3}
+    libraries = {name: importlib.metadata.version(name) for name in ("torch", "torchmetrics")}
+    assert found["facts"] == {"network": "means.pt", "network_sha256": file_digest(network), **libraries, "seed": 3}
+
+
+def test_distances_name_their_library_and_scores_do_not(before: Path, after: Path, folder: Path) -> None:
+    scored = figures(after, "--clip", folder)["facts"]
+    apart = figures(after, "--before", before, "--clip", folder)["facts"]
+    assert set(scored) == {"clip", "clip_sha256", "transformers", "torch", "seed"}
+    assert apart == scored | {"torchmetrics": importlib.metadata.version("torchmetrics")}
+
+
+def test_lpips_names_its_libraries(folder: Path, alexnet: Path, tmp_path: Path) -> None:
+    large = paint(tmp_path / "large", "the-cat-0.png")
+    facts = figures(large, "--before", large, "--lpips", alexnet)["facts"]
+    assert {"torch", "torchmetrics"} <= set(facts)
+    assert "1 picture after, 1 picture before; " in run(large, "--before", large, "--lpips", alexnet).stdout
 
 
 def test_a_network_gets_bytes_and_is_asked_for_features(network: Path) -> None:

@@ -13,6 +13,7 @@ from efface.cli.console import Console, table
 from efface.cli.opening import bars
 from efface.cli.options import Seed, command, json_option, pass_console, quiet_option
 from efface.cli.targets import check_target
+from efface.wording import counted
 
 if TYPE_CHECKING:
     from efface_judges.judging import Judged, Judges
@@ -126,7 +127,7 @@ def _write(console: Console, output: Path, data: object) -> None:
 
 def _lines(found: Judged) -> Iterator[str]:
     yield from table(("figure", "value"), [(name, _cell(value)) for name, value in found.figures.items()])
-    counts = ", ".join(f"{count} pictures {side}" for side, count in found.pictures.items())
+    counts = ", ".join(f"{counted(count, 'picture')} {side}" for side, count in found.pictures.items())
     facts = ", ".join(
         f"{name} {str(value)[:12] if name.endswith('sha256') else value}" for name, value in found.facts.items()
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,11 @@ class Judges:
 
     @property
     def facts(self) -> dict[str, str | float]:
-        """Hashes, versions, threshold of NudeNet, and seed of KID's subsets."""
+        """Hashes, versions, and threshold of NudeNet."""
         found: dict[str, str | float] = {}
         for judge in (self.clip, self.network, self.lpips, self.nudenet):
             found |= judge.facts if judge is not None else {}
-        return found | ({"threshold": self.threshold} if self.nudenet else {}) | {"seed": self.seed}
+        return found | ({"threshold": self.threshold} if self.nudenet else {})
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Judged:
-    """Figures by name: an estimate, or a number without an interval; what they rest on."""
+    """Figures by name, each an estimate or a number without an interval, and what they rest on."""
 
     figures: dict[str, Estimate | float]
     pictures: dict[str, int]
@@ -76,7 +76,15 @@ def judged(judges: Judges, after: Side, before: Side | None = None, progress: Pr
         progress(len(sides), len(sides) + 1, "both")
         figures |= _together(judges, after, before)
     found = {name: value for name, value in figures.items() if value is not None}
-    return Judged(found, {name: len(side.images) for name, side in sides.items()}, judges.facts)
+    pictures = {name: len(side.images) for name, side in sides.items()}
+    return Judged(found, pictures, judges.facts | _measures(found) | {"seed": judges.seed})
+
+
+def _measures(figures: Iterable[str]) -> dict[str, str]:
+    """Versions of what turned features into those figures that are distances of sets."""
+    from efface_judges import distances
+
+    return distances.facts() if any(name.startswith("fid_") for name in figures) else {}
 
 
 def _alone(judges: Judges, name: str, side: Side) -> dict[str, Estimate | float | None]:

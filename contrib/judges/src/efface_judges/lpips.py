@@ -66,7 +66,7 @@ class Lpips:
             )
         except RuntimeError as error:
             raise BadJudge(f"{path} has no weights of torchvision's AlexNet: {str(error).splitlines()[-1]}") from error
-        facts = {"lpips": path.name, "lpips_sha256": file_digest(path), **versions("torchmetrics")}
+        facts = {"lpips": path.name, "lpips_sha256": file_digest(path), **versions("torch", "torchmetrics")}
         return cls(layers, heads(), facts)
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from efface_judges.contents import file_digest
+from efface_judges.contents import file_digest, versions
 from efface_judges.errors import BadJudge
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Network:
 
     @property
     def facts(self) -> dict[str, str | float]:
-        return {"network": self.path.name, "network_sha256": file_digest(self.path)}
+        return {"network": self.path.name, "network_sha256": file_digest(self.path), **versions("torch")}
 
     @torch.no_grad()
     def pictures(self, images: Sequence[Image]) -> NDArray[np.float64]:
