@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from efface.concept import Concept, Request
-from efface.errors import BadArtifact, CannotSave, PluginError
+from efface.errors import BadArtifact, PluginError
 from efface.header import Header, TensorSpec, canonical_json, shown, strict_json
 from efface.method import Fit
 from efface.settings import as_dict
-from efface.writing import write
+from efface.writing import write_by
 
 if TYPE_CHECKING:
     from efface.method import Method
@@ -102,11 +102,7 @@ class Erasure:
 
         CannotSave names the path and the reason; what was there before still is.
         """
-        try:
-            data = self._packed()
-        except ValueError as error:
-            raise CannotSave(f"Cannot save {os.fspath(path)}: {error}") from error
-        write(path, data)
+        write_by(path, self._write)
 
     def to_dict(self) -> dict[str, Any]:
         """The header as JSON, with the digest as `sha256`; a copy, free to be changed."""
@@ -136,13 +132,16 @@ class Erasure:
     def fit(self) -> Fit:
         return Fit(dict(self.tensors), self.header.facts, self.header.report)
 
-    def _packed(self) -> bytes:
-        data: bytes = safetensors.torch.save(
-            dict(self.tensors), metadata={METADATA_KEY: canonical_json(self.to_dict())}
-        )
-        if _header_length(data) > LARGEST_HEADER:
-            raise ValueError("facts and report are too large; numbers belong in tensors")
-        return data
+    def _write(self, path: Path) -> None:
+        """Write the file, from the tensors' own memory."""
+        metadata = {METADATA_KEY: canonical_json(self.to_dict())}
+        try:
+            safetensors.torch.save_file(dict(self.tensors), path, metadata=metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+        with path.open("rb") as file:
+            if _header_length(file.read(8)) > LARGEST_HEADER:
+                raise ValueError("facts and report are too large; numbers belong in tensors")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Erasure) and self.digest == other.digest

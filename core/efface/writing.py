@@ -17,23 +17,29 @@ PARTIAL = re.compile(r"\.efface-[0-9a-f]{16}\.partial")
 
 def write(path: str | os.PathLike[str], data: bytes, *, make_folder: bool = False) -> None:
     """Write the file in one step; CannotSave names path and reason, and what was there still is."""
+    write_by(path, lambda file: file.write_bytes(data), make_folder=make_folder)
+
+
+def write_by(path: str | os.PathLike[str], make: Callable[[Path], object], *, make_folder: bool = False) -> None:
+    """Write a file that `make` makes under the path it gets, in one step; errors as of `write`."""
     try:
         if make_folder:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        _write(Path(os.path.realpath(path)), data)
+        _write(Path(os.path.realpath(path)), make)
     except (OSError, ValueError) as error:
         raise CannotSave(f"Cannot save {os.fspath(path)}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _write(target: Path, data: bytes) -> None:
+def _write(target: Path, make: Callable[[Path], object]) -> None:
     if target.exists() and not target.is_file():
         raise ValueError("what is there is not a regular file")
-    with beside(target, lambda partial: partial.touch(exist_ok=False)) as partial:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
+    with beside(target, Path.mkdir) as partial:  # a folder, because `make` may replace the file
+        made = partial / "file"
+        make(made)
+        made.chmod(partial.stat().st_mode & 0o666)  # what the umask left of it
+        with made.open("r+b") as file:
             os.fsync(file.fileno())
-        os.replace(partial, target)
+        os.replace(made, target)
 
 
 @contextlib.contextmanager
