@@ -4,3 +4,4 @@ from efface.attack.attacking import SEARCHES as SEARCHES
 from efface.attack.attacking import Attack as Attack
 from efface.attack.attacking import attack as attack
 from efface.attack.attacking import search_of as search_of
+from efface.attack.attacking import template_for as template_for

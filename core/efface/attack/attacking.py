@@ -14,14 +14,19 @@ from efface.attack.found import Found
 from efface.attack.inversion import Inversion
 from efface.attack.likeness import Likeness
 from efface.attack.substitution import Substitution
+from efface.concept import Concept, Request
 from efface.editor import Editor
 from efface.errors import EffaceError, unknown
+from efface.evaluation.evaluating import described, libraries, stacked
 from efface.evaluation.intervals import rate
 from efface.evaluation.sampler import fast_sampler
 from efface.evaluation.scores import Estimate
-from efface.generating import generate
+from efface.evaluation.targets import known
+from efface.generating import check_steps, generate
 from efface.method import Progress, silent
 from efface.model import Model
+from efface.report.imprint import weights_digest
+from efface.report.subject import Subject
 from efface.settings import build
 from efface.suite import SHOWN, Suite
 from efface.untouched import untouched
@@ -37,7 +42,8 @@ class Attack:
     """What was found and how often it works: shares of pictures that show the concept, by the suite's judgement.
 
     `base`: the plain prompt before anything was erased; `erased`: the same with the erasures on; `success`: the input
-    that was found, with the erasures on; `upper`: that input without them. None where no suite judges.
+    that was found, with the erasures on; `upper`: that input without them. None where no suite judges. `made` has all
+    else that the figures depend on, as JSON in the words of an evaluation.
     """
 
     concept: str
@@ -48,6 +54,7 @@ class Attack:
     erased: Estimate | None
     success: Estimate | None
     upper: Estimate | None
+    made: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         shares = {name: getattr(self, name) for name in ("base", "erased", "success", "upper")}
@@ -58,6 +65,7 @@ class Attack:
             "seeds": list(self.seeds),
             **{name: None if share is None else share.to_json() for name, share in shares.items()},
             "found": self.found.to_json(),
+            **self.made,
         }
 
 
@@ -73,28 +81,61 @@ def attack(
     steps: int = 15,
     guidance: float | None = None,
     batch_size: int = 10,
+    model: str | None = None,
     progress: Progress = silent,
 ) -> Attack:
     """Look for an input that brings the concept back on a pipeline with erasures, and try it with every seed.
 
     The attacker has the weights, the erasures and pictures that the base model made of the concept
     (EXAMPLES, with seeds of their own). `search` is "inversion", "substitution" or an object with its settings;
-    `template` holds {} where the concept goes, the suite's first one unless given. Everything is as before afterwards.
+    `template` holds {} where the concept goes, the suite's first one unless given; `model` is what the pipeline was
+    loaded by, for the report. Everything is as before afterwards. Raises before a picture is made: BadConcept for a
+    concept that the suite cannot tell, a template without a place for it or prompts that the model would cut off,
+    EffaceError.
     """
-    chosen, model = search_of(search, {}) if isinstance(search, str) else search, Model(pipe)
-    shape = template or _template(suite, concept)
+    chosen, reader = search_of(search, {}) if isinstance(search, str) else search, Model(pipe)
+    shape = template_for(concept, template, suite)
+    told = known(suite, concept).text if suite else concept
+    chosen.check(reader, concept, shape)
+    check_steps(pipe, steps)
     strength = guidance if guidance is not None else suite.guidance if suite else 7.5
-    drawing = _Drawing(pipe, suite, concept, tuple(seeds), steps, strength, batch_size)
+    drawing = _Drawing(pipe, suite, told, tuple(seeds), steps, strength, batch_size)
     plain = Found(shape.replace("{}", concept), ())
+    examples = range(FIRST_OF_SEARCH, FIRST_OF_SEARCH + EXAMPLES)
     with _off(pipe):
-        latents = drawing.latents(plain, range(FIRST_OF_SEARCH, FIRST_OF_SEARCH + EXAMPLES))
+        latents = drawing.latents(plain, examples)
         base = drawing.share(plain)
+        subject = _subject(pipe, model)
     erased = drawing.share(plain)
-    found = chosen.search(Likeness(model, latents), concept, shape, seed, progress)
+    found = chosen.search(Likeness(reader, latents), concept, shape, seed, progress)
     success = drawing.share(found)
     with _off(pipe):
         upper = drawing.share(found)
-    return Attack(concept, chosen, found, tuple(seeds), base, erased, success, upper)
+    editor = Editor.of(pipe)
+    made = {
+        "template": shape,
+        "seed": seed,
+        "examples": {"seeds": list(examples), "used": len(latents)},
+        "threshold": SHOWN,
+        "sampling": drawing.to_json(),
+        "model": subject,
+        "suite": None if suite is None else described(suite),
+        "erasures": [] if editor is None else stacked(editor),
+    }
+    return Attack(concept, chosen, found, tuple(seeds), base, erased, success, upper, made)
+
+
+def template_for(concept: str, template: str | None, suite: Suite | None) -> str:
+    """The given template, else the suite's first for the concept; BadConcept for one that does not hold {} once."""
+    if template is not None:
+        return Request((Concept(concept),), templates=(template,)).templates[0]
+    return suite.templates(known(suite, concept).kind)[0] if suite is not None else "a picture of {}"
+
+
+def _subject(pipe: Any, model: str | None) -> dict[str, Any]:
+    """The model by name and weights."""
+    name = model or str(getattr(pipe, "name_or_path", "")) or type(pipe).__name__
+    return Subject.of(pipe, name).to_json() | {"weights_sha256": weights_digest(pipe)}
 
 
 @dataclass(frozen=True)
@@ -128,6 +169,13 @@ class _Drawing:
             )
         return drawn[torch.from_numpy(shown)]
 
+    def to_json(self) -> dict[str, Any]:
+        """How the pictures are made."""
+        with fast_sampler(self.pipe) as sampler:
+            scheduler = type(sampler).__name__
+        how = {"steps": self.steps, "guidance": self.guidance, "batch_size": self.batch_size}
+        return {"scheduler": scheduler, **how, "libraries": libraries()}
+
     def _drawn(self, found: Found, seeds: Sequence[int], **options: Any) -> Any:
         with fast_sampler(self.pipe), found.understood(self.pipe) as prompt:
             return generate(
@@ -146,15 +194,6 @@ def search_of(name: str, settings: Mapping[str, object]) -> Search:
     if name not in SEARCHES:
         raise EffaceError(unknown("attack", name, SEARCHES, "there are"))
     return build(SEARCHES[name], settings)
-
-
-def _template(suite: Suite | None, concept: str) -> str:
-    if suite is None:
-        return "a picture of {}"
-    known = next((one for one in suite.concepts() if one.text == concept), None)
-    if known is None:
-        raise EffaceError(unknown("concept", concept, [one.text for one in suite.concepts()], "the suite can tell"))
-    return suite.templates(known.kind)[0]
 
 
 @contextmanager

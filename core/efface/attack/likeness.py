@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from efface.errors import EffaceError
 from efface.model import Encoded, Model
 
 
@@ -49,6 +51,14 @@ class Likeness:
         """The loss of one prompt, a scalar."""
         said = self.model.predict(given.sample, given.timestep, prompt.rows([0] * len(given.sample)))
         return (said.float() - given.target.float()).square().mean()
+
+    def check_first(self, loss: float) -> None:
+        """EffaceError where the loss of the prompt that a search begins with is no finite number."""
+        if not math.isfinite(loss):
+            raise EffaceError(
+                f"The search cannot begin, for its first loss is {loss:g}: this model with its erasures predicts no "
+                f"finite numbers in {str(self.model.dtype).removeprefix('torch.')}"
+            )
 
 
 def _target(schedule: Any, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

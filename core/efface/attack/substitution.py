@@ -7,17 +7,19 @@ trying there, a few of them are tried, and the best stays.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from efface.attack.found import Found
 from efface.attack.likeness import Likeness, Noised, without_weight_gradients
-from efface.attack.words import Word, embeddings, meaning, words
+from efface.attack.words import Word, check_length, embeddings, meaning, words
 from efface.errors import EffaceError
 from efface.method import Progress
+from efface.model import Model
 from efface.settings import setting
 
 
@@ -32,16 +34,20 @@ class Substitution:
     shortlist: int = setting(32, min=1, help="words with the steepest gradient, of which candidates are drawn")
     batch: int = setting(8, min=1, help="noised pictures, always the same, on which losses are compared")
 
+    def check(self, model: Model, concept: str, template: str) -> None:
+        """EffaceError where the model has too few words, or its prompts no room for them."""
+        prompt = _prompt(self._pool(model.pipe)[: self.words], template.replace("{}", concept))
+        check_length(model, concept, template, prompt, self.words)
+
     def search(self, likeness: Likeness, concept: str, template: str, seed: int, progress: Progress) -> Found:
         """Words before the concept's own prompt, in a template."""
         generator = torch.Generator().manual_seed(seed)
-        pool = [word for word in words(likeness.model.pipe) if word.text.isalnum()]
-        if len(pool) <= self.words:
-            raise EffaceError(f"The model's vocabulary has only {len(pool)} words to put in")
+        pool = self._pool(likeness.model.pipe)
         plain, given = template.replace("{}", concept), likeness.drawn(self.batch, generator)
         order = torch.randperm(len(pool), generator=generator).tolist()
         chosen = [pool[index] for index in order[: self.words]]
         losses = [self._loss(likeness, chosen, plain, given)]
+        likeness.check_first(losses[0])
         with without_weight_gradients(likeness.model.pipe):
             for turn in range(self.rounds):
                 progress(turn, self.rounds, "substitution")
@@ -56,9 +62,20 @@ class Substitution:
         progress(self.rounds, self.rounds, "substitution")
         return Found(_prompt(chosen, plain), tuple(losses))
 
+    def _pool(self, pipe: Any) -> list[Word]:
+        """What may be put in."""
+        pool = [word for word in words(pipe) if word.text.isalnum()]
+        if len(pool) <= self.words:
+            raise EffaceError(
+                f"The model's vocabulary has only {len(pool)} words to put in, and {self.words} are taken"
+            )
+        return pool
+
     @torch.no_grad()
     def _loss(self, likeness: Likeness, chosen: list[Word], plain: str, given: Noised) -> float:
-        return float(likeness.loss(likeness.model.encode([_prompt(chosen, plain)]), given))
+        """Infinite where it is no number, so that such words are never the best."""
+        loss = float(likeness.loss(likeness.model.encode([_prompt(chosen, plain)]), given))
+        return loss if math.isfinite(loss) else math.inf
 
     def _candidates(
         self,

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.errors import EffaceError
+from efface.errors import BadConcept, EffaceError
+from efface.model import Model
 from efface_hooks.point import TEXT_ENCODERS
 
 Vectors = Mapping[str, Tensor]
@@ -60,6 +61,16 @@ def placeholders(pipe: Any, count: int, avoid: Sequence[str]) -> tuple[Word, ...
         if len(found) == count:
             return tuple(found)
     raise EffaceError(f"The model's vocabulary has only {len(found)} words that are one token; {count} were asked for")
+
+
+def check_length(model: Model, concept: str, template: str, prompt: str, count: int) -> None:
+    """BadConcept where the model would cut off the concept's prompt, or the one with this many words of a search."""
+    model.check_phrases([concept], [template])
+    model.check_phrases([template.replace("{}", concept)], ["{}"])
+    try:
+        model.check_phrases([prompt], ["{}"])
+    except BadConcept as error:
+        raise BadConcept(f"{error}; take fewer words (setting 'words', now {count}) or a shorter template") from error
 
 
 def embeddings(pipe: Any) -> dict[str, Tensor]:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from efface.attack import Attack
     from efface.erasure import Erasure
     from efface.evaluation.scores import Estimate
+    from efface.model import Model
+    from efface.registry import Registry
+    from efface.suite import Suite
 
 
 @command(
@@ -88,7 +91,7 @@ def attack(
     The search knows the weights, the erasures and what the concept looks like. Inversion learns new words, substitution
     looks for words to put before the prompt. The suite says in how many pictures the concept is back.
     """
-    from efface.attack import SEARCHES, search_of
+    from efface.attack import SEARCHES, search_of, template_for
     from efface.attack import attack as attacked
     from efface.model import Model
     from efface.registry import Registry
@@ -102,22 +105,30 @@ def attack(
     with console.working() as progress:
         erasures, registry = read_erasures(files), Registry.installed()
         what = _erased(erasures, concept)
+        if template is not None:
+            template_for(what, template, None)
         judge = None if suite is None else judge_of(console, registry, suite, suite_settings)
-        pipe = open_model(console, model, registry, device=device, dtype=dtype)
         strong = strengths(scales, len(files))
+        pipe = open_model(console, model, registry, device=device, dtype=dtype)
+        reader = Model(pipe, registry)
+        judge = _ready(judge, registry, reader, model)
+        shape = template_for(what, template, judge)
+        for search in wanted:
+            search.check(reader, what, shape)
         with erasures_on(pipe, files, erasures, strong, registry=registry, allow_other_base=allow_other_base):
             found = [
                 attacked(
                     pipe,
                     what,
                     search=search,
-                    template=template,
-                    suite=judge or registry.suite_for(Model(pipe, registry)),
+                    template=shape,
+                    suite=judge,
                     seeds=chosen((), count),
                     seed=seed,
                     steps=steps,
                     guidance=guidance,
                     batch_size=batch_size,
+                    model=model,
                     progress=progress,
                 )
                 for search in wanted
@@ -125,7 +136,8 @@ def attack(
         data = [one.to_json() for one in found]
         if output is not None:
             write(output, json.dumps(data, indent=2, allow_nan=False).encode() + b"\n")
-    console.answer(data, [*_lines(found), *([str(output)] if output else [])])
+    shown = _lines(found) if judge is not None else _unjudged(found, model, registry)
+    console.answer(data, [*shown, *([str(output)] if output else [])])
 
 
 def _erased(erasures: Sequence[Erasure], concept: str | None) -> str:
@@ -135,24 +147,43 @@ def _erased(erasures: Sequence[Erasure], concept: str | None) -> str:
     return concept or texts[0]
 
 
+def _ready(named: Suite | None, registry: Registry, reader: Model, model: str) -> Suite | None:
+    """The named suite where it accepts the model, else the first installed one that does, if any."""
+    from efface.evaluation.evaluating import check_accepts
+
+    if named is not None:
+        check_accepts(named, reader, model)
+        return named
+    found = registry.suite_for(reader)
+    if found is not None:
+        found.prepare()
+    return found
+
+
 def _lines(found: Sequence[Attack]) -> Iterator[str]:
     heads = ("attack", "concept", "before", "erased", "attacked", "attacked, not erased", "loss", "prompt")
-    rows = [
-        (
-            one.search.name,
-            one.concept,
-            *(_share(share) for share in (one.base, one.erased, one.success, one.upper)),
-            f"{_mean(one.found.losses[:10]):.4f} -> {_mean(one.found.losses[-10:]):.4f}",
-            one.found.prompt,
-        )
-        for one in found
-    ]
-    yield from table(heads, rows)
+    shares = [map(_share, (one.base, one.erased, one.success, one.upper)) for one in found]
+    yield from table(
+        heads, [(one.search.name, one.concept, *each, *_found(one)) for one, each in zip(found, shares, strict=True)]
+    )
     yield "Shares of pictures that show the concept, with 95 % intervals."
 
 
-def _share(share: Estimate | None) -> str:
-    return "not judged" if share is None else f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
+def _unjudged(found: Sequence[Attack], model: str, registry: Registry) -> Iterator[str]:
+    from efface.evaluation.evaluating import installed
+
+    yield from table(
+        ("attack", "concept", "loss", "prompt"), [(one.search.name, one.concept, *_found(one)) for one in found]
+    )
+    yield f"No suite accepts {model}, so nobody judged its pictures; name one by --suite ({installed(registry)})."
+
+
+def _found(one: Attack) -> tuple[str, str]:
+    return f"{_mean(one.found.losses[:10]):.4f} -> {_mean(one.found.losses[-10:]):.4f}", one.found.prompt
+
+
+def _share(share: Estimate | None) -> str | None:
+    return None if share is None else f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _mean(losses: Sequence[float]) -> float:

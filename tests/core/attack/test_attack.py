@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from efface.attack.substitution import Substitution
 from efface.attack.words import embeddings, meaning, placeholders, words
 from efface.generating import generate
 from efface.method import silent
+from efface.report.imprint import weights_digest
 from efface.testing import FAMILIES, tiny_pipeline
 from efface.testing.state import State
 
@@ -54,13 +56,17 @@ class Plugin:
 REGISTRY = efface.Registry([Plugin()])
 
 
-class Judge:
+class Judge(efface.Suite):
     """Takes bright pictures for cats."""
 
     name, summary, digest, guidance = "judge", "brightness", "1", 3.0
+    example = efface.Request((efface.Concept("cat"),))
+
+    def accepts(self, model: efface.Model) -> bool:
+        return True
 
     def concepts(self, kind: Any = None) -> list[efface.SuiteConcept]:
-        return [efface.SuiteConcept("cat"), efface.SuiteConcept("dog")]
+        return [efface.SuiteConcept("cat", synonyms=("kitten",)), efface.SuiteConcept("dog")]
 
     def templates(self, kind: Any) -> list[str]:
         return ["a {}"]
@@ -136,11 +142,53 @@ def test_the_same_seed_finds_the_same(small: Any, search: str) -> None:
 
 def test_shares_are_judged_before_and_after_and_without_the_erasures(small: Any) -> None:
     with edited(small):
-        found = attack(small, "cat", search=Inversion(steps=1), suite=Judge(), **FAST)  # type: ignore[arg-type]
+        found = attack(small, "cat", search=Inversion(steps=1), suite=Judge(), **FAST)
     shares = [found.base, found.erased, found.success, found.upper]
     assert [share.n for share in shares if share is not None] == [3, 3, 3, 3]
     assert json.loads(json.dumps(found.to_json()))["seeds"] == [0, 1, 2]
     assert found.found.prompt.startswith("a ")
+
+
+def test_a_report_has_all_that_brings_the_same_figures(small: Any) -> None:
+    searched: dict[str, Any] = {"search": Inversion(steps=2, batch=1), "suite": Judge(), "seed": 5, "model": "tiny"}
+    with edited(small) as editor:
+        told = attack(small, "cat", **searched, guidance=2.0, **FAST).to_json()
+        again = attack(
+            small,
+            told["concept"],
+            search=search_of(told["attack"], told["settings"]),
+            template=told["template"],
+            suite=Judge(),
+            seed=told["seed"],
+            seeds=told["seeds"],
+            model=told["model"]["name"],
+            **{name: told["sampling"][name] for name in ("steps", "guidance", "batch_size")},
+        )
+        assert again.to_json() == told
+        (entry,) = editor.entries
+        editor.scale(entry.label, 0.5)
+        other = attack(small, "cat", **searched, **FAST).to_json()
+    assert (told["seed"], told["template"], told["threshold"]) == (5, "a {}", 0.5)
+    assert told["examples"] == {"seeds": list(range(10_000, 10_016)), "used": 16}
+    assert (told["sampling"]["guidance"], other["sampling"]["guidance"]) == (2.0, 3.0)
+    assert {"efface", "torch", "diffusers", "transformers"} == set(told["sampling"]["libraries"])
+    assert told["model"]["weights_sha256"] == weights_digest(small)
+    assert (told["suite"]["name"], told["suite"]["digest"]) == ("judge", "1")
+    assert [(one["sha256"], one["scale"]) for one in told["erasures"]] == [(entry.erasure.digest, 1.0)]
+    assert other["erasures"][0]["scale"] == 0.5
+
+
+def test_a_synonym_is_judged_as_its_concept(small: Any) -> None:
+    asked: list[str] = []
+
+    class Listening(Judge):
+        def found(self, images: Sequence[Any], concept: str) -> Any:
+            asked.append(concept)
+            return super().found(images, concept)
+
+    found = attack(small, "kitten", search=Inversion(steps=1), suite=Listening(), **FAST)
+    assert set(asked) == {"cat"}
+    assert found.concept == "kitten"
 
 
 def test_where_nobody_judges_there_are_no_shares(small: Any) -> None:
@@ -154,7 +202,7 @@ def test_what_the_base_does_not_show_cannot_be_brought_back(small: Any) -> None:
             return np.zeros(len(images))
 
     with pytest.raises(efface.EffaceError, match="shows 'cat' in none of 16 pictures"):
-        attack(small, "cat", suite=Blind(), **FAST)  # type: ignore[arg-type]
+        attack(small, "cat", suite=Blind(), **FAST)
 
 
 def test_what_there_is_not_is_refused_by_name(small: Any) -> None:
@@ -162,8 +210,73 @@ def test_what_there_is_not_is_refused_by_name(small: Any) -> None:
         attack(small, "cat", search="invertion")
     with pytest.raises(efface.BadSetting, match="No setting 'word'; it has: "):
         search_of("inversion", {"word": 2})
-    with pytest.raises(efface.EffaceError, match="No concept 'cow'; the suite can tell: cat, dog"):
-        attack(small, "cow", suite=Judge(), **FAST)  # type: ignore[arg-type]
+    for template in (None, "a {}"):
+        with pytest.raises(efface.EffaceError, match="No concept 'cow'; judge can tell: cat, dog"):
+            attack(small, "cow", suite=Judge(), template=template, **FAST)
+
+
+@pytest.fixture
+def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails where a picture is made."""
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("efface.attack.attacking.generate", fail)
+
+
+@pytest.mark.usefixtures("unasked")
+@pytest.mark.parametrize("search", ["inversion", "substitution"])
+def test_prompts_that_would_be_cut_off_are_refused_before_the_search(small: Any, search: str) -> None:
+    """A tiny model reads 16 tokens, two of which begin and end; "a cat" has two, and a new word stands for "cat"."""
+    most = 13 if search == "inversion" else 12
+    search_of(search, {"words": most}).check(efface.Model(small), "cat", "a {}")
+    with pytest.raises(efface.BadConcept, match=rf"16 tokens .*words \(setting 'words', now {most + 1}\) or a shorter"):
+        attack(small, "cat", search=search_of(search, {"words": most + 1}), template="a {}", **FAST)
+    with pytest.raises(efface.BadConcept, match=r"is longer than the 16 tokens of this model$"):
+        attack(small, "cat", search=search, template="{}" + " bird" * 80, **FAST)
+
+
+@pytest.mark.usefixtures("unasked")
+@pytest.mark.parametrize("template", ["no place", "{} and {}", ""])
+def test_a_template_has_one_place_for_the_concept(small: Any, template: str) -> None:
+    with pytest.raises(efface.BadConcept, match=r"must hold \{\} exactly once"):
+        attack(small, "cat", template=template, **FAST)
+
+
+@pytest.mark.usefixtures("unasked")
+def test_more_steps_than_the_model_has_are_refused(small: Any) -> None:
+    with pytest.raises(efface.EffaceError, match="1001 steps are more"):
+        attack(small, "cat", steps=1001)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_search_that_diverges_is_an_error(small: Any, steps: int) -> None:
+    """As soon as it does, be it after the last step."""
+    with pytest.raises(efface.EffaceError, match=r"After 1 step .* smaller rate \(setting 'rate', now 1e\+38\)"):
+        attack(small, "cat", search=Inversion(steps=steps, batch=1, rate=1e38), **FAST)
+
+
+@pytest.mark.parametrize("search", [Inversion(steps=1, batch=1), Substitution(rounds=1, tries=1, batch=1)])
+def test_a_model_of_no_finite_numbers_is_not_searched(small: Any, search: Any) -> None:
+    latents = torch.full((2, 4, 8, 8), torch.nan)
+    with pytest.raises(efface.EffaceError, match=r"cannot begin, for its first loss is (nan|inf): .* in float32"):
+        search.search(Likeness(efface.Model(small), latents), "cat", "a {}", 0, silent)
+
+
+def test_words_without_a_finite_loss_are_never_chosen(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, turns = Likeness.loss, iter(range(100))
+
+    def sometimes(self: Likeness, prompt: Any, given: Any) -> Any:
+        loss = plain(self, prompt, given)
+        return loss * torch.nan if next(turns) == 2 else loss  # the first candidate of the first round
+
+    likeness = Likeness(efface.Model(small), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)))
+    search = Substitution(rounds=6, tries=4, batch=2)
+    monkeypatch.setattr(Likeness, "loss", sometimes)
+    losses = search.search(likeness, "cat", "a {}", 0, silent).losses
+    assert all(later <= earlier for earlier, later in itertools.pairwise(losses))
+    assert losses[-1] < losses[0]
 
 
 class TestWords:
