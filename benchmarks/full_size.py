@@ -72,6 +72,8 @@ def folder(given: Path | None) -> Iterator[Path]:
 
 def table(options: argparse.Namespace) -> Iterator[str]:
     plain = child("plain", options)
+    if "error" in plain:
+        raise SystemExit(plain["error"])
     yield f"{options.family}, {options.dtype}, {options.device}, {plain['machine']}"
     yield ""
     yield (
@@ -120,8 +122,7 @@ def write(options: argparse.Namespace) -> dict[str, Any]:
     dtype = getattr(torch, options.dtype)
     pipe = full_pipeline(options.family, dtype=dtype)
     if options.layers:
-        pipe.unet = None
-        pipe.unet = full_unet(options.family, transformer_layers_per_block=options.layers).to(dtype)
+        pipe.register_modules(unet=full_unet(options.family, transformer_layers_per_block=options.layers).to(dtype))
     pipe.save_pretrained(options.folder)
     return {}
 
